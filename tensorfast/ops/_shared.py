@@ -1,0 +1,57 @@
+"""What every op needs once: weights, real gradients of complex products, and a vmap rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import arrays
+from .._dispatch import Problem
+
+__all__ = ["bring_weights", "describe_tensor", "gradient_of", "map_over_batch"]
+
+
+def bring_weights(op: str, weights: Any, rank: int) -> Tensor | None:
+    """Bring in column weights of shape (rank,), or None."""
+    if weights is None:
+        return None
+    w = arrays.as_tensor(op, "weights", weights)
+    if tuple(w.shape) != (rank,):
+        raise ValueError(f"{op}: weights has shape {tuple(w.shape)}; expected ({rank},)")
+    return w
+
+
+def gradient_of(argument: Tensor, grad: Tensor) -> Tensor:
+    """Cast a gradient to its argument's type; that of a real argument is the real part."""
+    if grad.is_complex() and not argument.is_complex():
+        grad = grad.real
+    return grad.to(argument.dtype)
+
+
+def describe_tensor(op: str, x: Tensor, **more: Any) -> Problem:
+    """Describe a call by its tensor for the dispatch."""
+    dtype = str(x.dtype).removeprefix("torch.")
+    return Problem(op=op, shape=tuple(x.shape), dtype=dtype, device=x.device.type, **more)
+
+
+def map_over_batch(op: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, int]]:
+    """Return a rule for ``op.register_vmap``: one call an entry of the batch, results stacked."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+        calls = (
+            [_select(a, d, index) for a, d in zip(args, in_dims, strict=True)]
+            for index in range(info.batch_size)
+        )
+        return torch.stack([op(*call) for call in calls]), 0
+
+    return rule
+
+
+def _select(argument: Any, dim: Any, index: int) -> Any:
+    if isinstance(argument, list | tuple):
+        dims = dim if isinstance(dim, list | tuple) else [dim] * len(argument)
+        return [_select(a, d, index) for a, d in zip(argument, dims, strict=True)]
+    return argument if dim is None else argument.select(dim, index)

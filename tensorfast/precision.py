@@ -1,0 +1,100 @@
+"""The whole numerics policy: which type computes, which type solves, and when a number is noise.
+
+Arrays are *stored* in any of ``STORAGE_DTYPES``. Contractions run in ``compute_dtype``; everything of
+size R x R, and every scalar of the fit, is in ``solve_dtype`` (double precision).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = [
+    "PRECISIONS",
+    "STORAGE_DTYPES",
+    "compute_dtype",
+    "explicit_residual_below",
+    "matmul_precision",
+    "pivot_tolerance",
+    "precision_floor",
+    "solve_dtype",
+    "unit_roundoff",
+]
+
+PRECISIONS = ("ieee", "tf32", "bf16")
+STORAGE_DTYPES = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.complex64,
+    torch.complex128,
+)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Type in which an array of ``dtype`` is contracted: half precision is storage only."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def solve_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Double precision of the same field, for Grams, solves and the scalars of the fit."""
+    return torch.complex128 if dtype.is_complex else torch.float64
+
+
+def unit_roundoff(dtype: torch.dtype, precision: str = "ieee") -> float:
+    """Relative error of one rounding in the type (and tensor-core mode) that computes."""
+    if compute_dtype(dtype) == torch.float32 and precision != "ieee":
+        return {"tf32": 2.0**-11, "bf16": 2.0**-8}[precision]
+    return torch.finfo(compute_dtype(dtype)).eps / 2
+
+
+def explicit_residual_below(dtype: torch.dtype) -> float:
+    """Relative error below which ``||X||^2 - 2 <X, M> + ||M||^2`` has lost its digits.
+
+    The formula carries an absolute error near ``eps`` relative to ``||X||^2``, hence near
+    ``eps / (2 e)`` in the relative error e; at three times ``sqrt(eps)`` that is 6 % at the worst,
+    and the roundings of a contraction average out to well under 1 %.
+    """
+    return 3.0 * torch.finfo(compute_dtype(dtype)).eps ** 0.5
+
+
+def precision_floor(dtype: torch.dtype) -> float:
+    """Relative error that factors rounded to ``dtype`` cannot be expected to go below."""
+    return 8.0 * torch.finfo(compute_dtype(dtype)).eps
+
+
+def pivot_tolerance(dtype: torch.dtype, rank: int) -> float:
+    """Smallest relative Cholesky pivot that is taken as a direction and not as rounding.
+
+    A pivot relative to its diagonal is the squared sine of the angle between a Khatri-Rao column and
+    the ones before it. Columns rounded to ``dtype`` that ought to be collinear differ by an angle near
+    ``eps``; a solve along that direction multiplies the rounding of the MTTKRP by ``1 / pivot``.
+    """
+    return 4.0 * rank * max(torch.finfo(torch.float64).eps, torch.finfo(dtype).eps ** 1.5)
+
+
+@contextmanager
+def matmul_precision(precision: str | None, device: torch.device) -> Iterator[None]:
+    """Hold torch's own matrix products to ``precision`` inside the block.
+
+    Does nothing where torch is already set so, which is its default. Otherwise torch's process-wide
+    setting is changed for the length of the block and put back; ``None`` follows torch's setting.
+    A CPU has no single-pass mode worth having, so there every explicit choice computes in ``"ieee"``.
+    """
+    on_cuda = device.type == "cuda"
+    wanted = precision if precision is None or on_cuda else "ieee"
+    backend = torch.backends.cuda.matmul if on_cuda else torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = backend.fp32_precision
+    # "none" is torch's word for "not set": full float32.
+    if wanted is None or before == wanted or (before == "none" and wanted == "ieee"):
+        yield
+        return
+    # cuBLAS has no single-pass bf16 mode for float32 operands; TF32 is the nearest faster one.
+    backend.fp32_precision = "tf32" if wanted == "bf16" else wanted
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
