@@ -1,7 +1,37 @@
 """Tensor decompositions, fast and trustworthy: CP and Tucker of NumPy, JAX, CuPy and torch arrays."""
 
 from ._dispatch import explain
+from .cp import cp_als
+from .metrics import congruence, core_consistency, factor_match_score, relative_error
 from .ops import gram, khatri_rao, mttkrp, multi_ttm, ttm
+from .reconstruct import cp_to_tensor, tucker_to_tensor
+from .results import ConvergenceInfo, CPTensor, TuckerTensor
+from .svd import truncated_svd
+from .tucker import hooi, hosvd, sthosvd, tucker
 from .unfolding import fold, unfold
 
-__all__ = ["explain", "fold", "gram", "khatri_rao", "mttkrp", "multi_ttm", "ttm", "unfold"]
+__all__ = [
+    "CPTensor",
+    "ConvergenceInfo",
+    "TuckerTensor",
+    "congruence",
+    "core_consistency",
+    "cp_als",
+    "cp_to_tensor",
+    "explain",
+    "factor_match_score",
+    "fold",
+    "gram",
+    "hooi",
+    "hosvd",
+    "khatri_rao",
+    "mttkrp",
+    "multi_ttm",
+    "relative_error",
+    "sthosvd",
+    "truncated_svd",
+    "ttm",
+    "tucker",
+    "tucker_to_tensor",
+    "unfold",
+]

@@ -20,7 +20,9 @@ __all__ = [
     "modes_at_least",
     "nonempty",
     "number",
+    "only",
     "precision",
+    "same_device",
     "storage",
     "tucker_rank",
     "whole_number",
@@ -34,6 +36,23 @@ def whole_number(op: str, name: str, value: Any, least: int) -> int:
     if value < least:
         raise ValueError(f"{op}: {name} is {value}; expected at least {least}")
     return int(value)
+
+
+def only(op: str, name: str, value: Any, supported: int) -> None:
+    """Refuse a value that the contract knows and this version does not serve yet."""
+    least = min(supported, 1)
+    if whole_number(op, name, value, least) != supported:
+        raise NotImplementedError(
+            f"{op}: {name} is {value}; this version supports {name}={supported} only; loop over the calls"
+        )
+
+
+def same_device(op: str, name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
+    """Refuse a tensor that lies on another device than ``x``."""
+    if tensor.device != x.device:
+        raise ValueError(
+            f"{op}: {name} is on {tensor.device} but x is on {x.device}; expected the same device"
+        )
 
 
 def number(op: str, name: str, value: Any, least: float = 0.0) -> float:

@@ -52,13 +52,12 @@ def unit_roundoff(dtype: torch.dtype, precision: str = "ieee") -> float:
 
 
 def explicit_residual_below(dtype: torch.dtype) -> float:
-    """Relative error below which ``||X||^2 - 2 <X, M> + ||M||^2`` has lost its digits.
+    """Relative error e below which ``||X||^2 - 2 <X, M> + ||M||^2`` has lost its digits.
 
-    The formula carries an absolute error near ``eps`` relative to ``||X||^2``, hence near
-    ``eps / (2 e)`` in the relative error e; at three times ``sqrt(eps)`` that is 6 % at the worst,
-    and the roundings of a contraction average out to well under 1 %.
+    The formula gives ``e^2`` with an absolute error of a few ``eps``; at ``e = 10 sqrt(eps)`` each of
+    them is half a percent of e. (Measured on 30 x 40 x 50 in float32 at e = 0.01: 2.4e-7 in ``e^2``.)
     """
-    return 3.0 * torch.finfo(compute_dtype(dtype)).eps ** 0.5
+    return 10.0 * torch.finfo(compute_dtype(dtype)).eps ** 0.5
 
 
 def precision_floor(dtype: torch.dtype) -> float:
@@ -70,10 +69,11 @@ def pivot_tolerance(dtype: torch.dtype, rank: int) -> float:
     """Smallest relative Cholesky pivot that is taken as a direction and not as rounding.
 
     A pivot relative to its diagonal is the squared sine of the angle between a Khatri-Rao column and
-    the ones before it. Columns rounded to ``dtype`` that ought to be collinear differ by an angle near
-    ``eps``; a solve along that direction multiplies the rounding of the MTTKRP by ``1 / pivot``.
+    the ones before it. A solve along that direction multiplies the rounding of the MTTKRP, near ``eps``,
+    by ``1 / pivot``: below ``eps`` the solution there is noise. (Exact rank 1 fitted at rank 3 in
+    float32 from a random start ended at an error of 6e-4 with pivots allowed down to 5e-10.)
     """
-    return 4.0 * rank * max(torch.finfo(torch.float64).eps, torch.finfo(dtype).eps ** 1.5)
+    return 4.0 * rank * torch.finfo(dtype).eps
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+PYTHON ?= python3
+VENV   ?= .venv
+PY      = $(VENV)/bin/python
+READY   = $(VENV)/.ready
+
+help:                   ## list the tasks
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+demo: $(READY)          ## decompose a hyperspectral image, and draw what was found
+	$(PY) examples/indian_pines.py
+test: $(READY)          ## tests and doctests, with coverage
+	$(PY) -m pytest --cov
+test-slow: $(READY)     ## only the tests that take long, or many gigabytes
+	$(PY) -m pytest -m slow --slow
+test-gpu: $(READY)      ## only the tests that need a GPU
+	$(PY) -m pytest -m gpu
+lint: $(READY)          ## style, without changing a file
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+format: $(READY)        ## style, changing files
+	$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+type: $(READY)          ## type annotations
+	$(PY) -m mypy
+bench: $(READY)         ## measure against the other libraries
+	$(PY) bench/run.py
+wheel: $(READY)         ## sdist and wheel, in dist/
+	rm -rf build dist && $(PY) -m build
+clean:                  ## remove what the tasks made, but not the virtual environment
+	rm -rf build dist *.egg-info .coverage .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(READY): constraints.txt pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: help demo test test-slow test-gpu lint format type bench wheel clean

@@ -1,0 +1,17 @@
+"""Which packages there are, and where they lie; all the rest is in pyproject.toml."""
+
+from setuptools import setup
+
+setup(
+    packages=[
+        "tensorfast",
+        "tensorfast.cp",
+        "tensorfast.kernels",
+        "tensorfast.ops",
+    ],
+    package_dir={"tensorfast.kernels": "kernels"},
+    package_data={"tensorfast": ["py.typed"]},
+    include_package_data=False,
+    # Triton reads the source text of its kernels, so they have to be files.
+    zip_safe=False,
+)

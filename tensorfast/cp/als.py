@@ -1,0 +1,112 @@
+"""Alternating least squares over any operand, any exact schedule and any update rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .. import baseline
+from ..results import ConvergenceInfo
+from .linesearch import LineSearch
+from .operand import Operand
+from .schedule import Schedule
+from .stopping import (
+    DivergenceWatch,
+    StoppingRule,
+    at_precision_limit,
+    describe,
+    fast_relative_error,
+    hadamard,
+)
+from .update import LeastSquares
+
+__all__ = ["als"]
+
+
+def als(
+    operand: Operand,
+    factors: Sequence[Tensor],
+    update: LeastSquares,
+    *,
+    n_iter_max: int,
+    tol: float,
+    free: Sequence[int],
+    schedule: Schedule | None = None,
+    line_search: bool = False,
+    callback: Callable[[int, float, list[Tensor]], bool] | None = None,
+) -> tuple[list[Tensor], ConvergenceInfo]:
+    """Run sweeps from ``factors`` until a rule says stop.
+
+    One sweep updates the modes ``free`` in increasing order, each by its least-squares problem with all
+    the others fixed, and ends with the true relative error.
+    """
+    factors = list(factors)
+    free = sorted(free)
+    if schedule is None:
+        schedule = operand.schedule(factors[0].shape[1], free)
+    grams = [baseline.gram_of_columns(f) for f in factors]
+    stop = StoppingRule(tol, operand.dtype, monotone=not update.l2_reg)
+    watch = DivergenceWatch()
+    search = LineSearch() if line_search else None
+    errors: list[float] = []
+    status = "max_iter"
+    products = _products(operand, schedule, factors)
+    for sweep in range(1, n_iter_max + 1):
+        for mode in free:
+            product = next(products)
+            others = hadamard([g for n, g in enumerate(grams) if n != mode])
+            factors[mode] = update(others, product, factors[mode])
+            grams[mode] = baseline.gram_of_columns(factors[mode])
+        error = _relative_error(operand, product, factors, grams, free[-1])
+
+        if search is not None:
+            candidate = search.candidate(sweep, factors)
+            if candidate is not None:
+                new_grams = [baseline.gram_of_columns(f) for f in candidate]
+                _, product = next(iter(operand.mttkrps((free[-1],), candidate)))
+                new_error = _relative_error(operand, product, candidate, new_grams, free[-1])
+                accepted = new_error < error
+                if accepted:
+                    factors, grams, error = candidate, new_grams, new_error
+                    products = _products(operand, schedule, factors)
+                search.report(accepted, factors)
+
+        errors.append(error)
+        watch.record(sweep, grams)
+        if callback is not None and callback(sweep, error, list(factors)):
+            status = "stopped"
+            break
+        reason = stop.status(errors)
+        if reason is not None:
+            status = reason
+            break
+    if status == "max_iter" and at_precision_limit(errors[-1], operand.dtype):
+        status = "precision_limit"
+    pair = watch.diverging(len(errors), grams)
+    return factors, describe(status, errors, tol, update.ridge, pair)
+
+
+def _products(
+    operand: Operand, schedule: Schedule, factors: Sequence[Tensor]
+) -> Iterator[Tensor]:
+    """Yield MTTKRPs in update order for ever, from the sweep's first mode on."""
+    while True:
+        for run in schedule.runs:
+            for _, product in operand.mttkrps(run, factors):
+                yield product
+
+
+def _relative_error(
+    operand: Operand, product: Tensor, factors: Sequence[Tensor], grams: Sequence[Tensor], mode: int
+) -> float:
+    """``||X - M|| / ||X||``; ``product`` is the MTTKRP of ``mode`` with all other factors current."""
+    wide = grams[0].dtype
+    inner = torch.vdot(factors[mode].reshape(-1).to(wide), product.reshape(-1).to(wide)).real
+    model = hadamard(grams).sum().real
+    error = fast_relative_error(operand.squared_norm, float(inner), float(model), operand.dtype)
+    if error is None:
+        norm = operand.squared_norm**0.5
+        error = operand.residual_norm(factors) / (norm if norm > 0 else 1.0)
+    return error

@@ -1,0 +1,77 @@
+"""Where ALS starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _check, arrays
+from ..precision import compute_dtype
+from ..svd import gaussian, generator, leading_subspace
+
+__all__ = ["initial_factors"]
+
+
+def initial_factors(
+    op: str,
+    x: Tensor,
+    rank: int,
+    init: Any,
+    seed: int | torch.Generator | None,
+    free: Sequence[int],
+) -> list[Tensor]:
+    """Return fresh contiguous factors of the computing type; given ones are copied.
+
+    The weights of a given model go into its first free mode.
+    """
+    if isinstance(init, str):
+        if init not in ("svd", "random"):
+            raise ValueError(
+                f"{op}: init is {init!r}; expected 'svd', 'random', a CPTensor or (weights, factors)"
+            )
+        rng = generator(op, seed, x.device)
+        start = _random(x, rank, rng)
+        if init == "svd":
+            # The first mode is solved for before it is ever used.
+            for n in range(1, x.ndim):
+                k = min(rank, x.shape[n])
+                start[n][:, :k] = leading_subspace(x, n, k, rng)
+        return start
+    return _given(op, x, rank, init, free)
+
+
+def _random(x: Tensor, rank: int, rng: torch.Generator) -> list[Tensor]:
+    """Gaussian columns scaled to length 1, so that no product of factors overflows."""
+    dtype = compute_dtype(x.dtype)
+    drawn = (gaussian(size, rank, dtype, x.device, rng) for size in x.shape)
+    return [f / torch.linalg.vector_norm(f, dim=0) for f in drawn]
+
+
+def _given(op: str, x: Tensor, rank: int, init: Any, free: Sequence[int]) -> list[Tensor]:
+    try:
+        weights, factors = init
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{op}: init is {type(init).__name__}; expected 'svd', 'random', a CPTensor or "
+            "(weights, factors)"
+        ) from None
+    matrices = arrays.as_tensors(op, "init factors", factors)
+    given = _check.factors(op, matrices, x.shape)
+    if given != rank:
+        raise ValueError(f"{op}: init has rank {given} but rank is {rank}; expected the same")
+    for n, matrix in enumerate(matrices):
+        _check.same_device(op, f"init factors[{n}]", matrix, x)
+        _check.finite(f"{op}: init factors[{n}]", matrix)
+    dtype = compute_dtype(x.dtype)
+    if not dtype.is_complex and any(m.is_complex() for m in matrices):
+        raise TypeError(f"{op}: init has complex factors but x is real; expected real factors")
+    start = [m.detach().to(dtype).clone(memory_format=torch.contiguous_format) for m in matrices]
+    if weights is not None:
+        w = arrays.as_tensor(op, "init weights", weights)
+        if tuple(w.shape) != (rank,):
+            raise ValueError(f"{op}: init weights has shape {tuple(w.shape)}; expected ({rank},)")
+        start[free[0]] *= w.to(start[free[0]])
+    return start

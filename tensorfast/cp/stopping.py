@@ -1,0 +1,172 @@
+"""When a fit is over, and in which words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..precision import explicit_residual_below, precision_floor
+from ..results import ConvergenceInfo
+
+__all__ = [
+    "DivergenceWatch",
+    "StoppingRule",
+    "at_precision_limit",
+    "describe",
+    "fast_relative_error",
+    "hadamard",
+]
+
+
+def fast_relative_error(
+    squared_norm: float, inner: float, model_squared_norm: float, dtype: torch.dtype
+) -> float | None:
+    """``||X - M|| / ||X||`` from three scalars, or None where that has lost its digits."""
+    scale = squared_norm if squared_norm > 0 else 1.0
+    squared = (squared_norm - 2 * inner + model_squared_norm) / scale
+    # A NaN is an answer too: it must not look like a lost digit.
+    if squared < explicit_residual_below(dtype) ** 2:
+        return None
+    return math.sqrt(squared)
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """Decides after each sweep whether to go on.
+
+    Attributes
+    ----------
+    tol : float
+        Stop once the relative error changes by less than this; 0 runs all sweeps.
+    dtype : torch.dtype
+        Computing type, whose rounding bounds what can be reached.
+    monotone : bool
+        Whether the error cannot rise in exact arithmetic, so that a rise is rounding.
+    """
+
+    tol: float
+    dtype: torch.dtype
+    monotone: bool = True
+
+    def status(self, errors: Sequence[float]) -> str | None:
+        """Return ``"converged"``, ``"precision_limit"`` or None to go on."""
+        if self.tol == 0:
+            return None
+        if at_precision_limit(errors[-1], self.dtype):
+            return "precision_limit"
+        if len(errors) < 2:
+            return None
+        fall = errors[-2] - errors[-1]
+        if abs(fall) < self.tol:
+            return "converged"
+        return "precision_limit" if self.monotone and fall < 0 else None
+
+
+def at_precision_limit(error: float, dtype: torch.dtype) -> bool:
+    """Whether an error is as small as factors of this type can make it."""
+    return 0 < error < precision_floor(dtype)
+
+
+class DivergenceWatch:
+    """Finds components that grow without bound against each other.
+
+    A tensor without a best approximation of rank R shows in two components that turn in opposite
+    directions and lengthen, what they model being their difference. So the two most nearly opposite
+    components are taken to diverge if their cosine is below ``OPPOSITE`` and the shorter has grown by
+    ``GROWTH`` since about half of the sweeps ago. (On the textbook border-rank tensor, sweep 100 to
+    200: cosine -0.86, growth 1.2; a bounded pair stands still.)
+
+    References
+    ----------
+    Krijnen, Dijkstra and Stegeman, Psychometrika 73 (2008); de Silva and Lim, SIAM J. Matrix Anal.
+    Appl. 30 (2008).
+    """
+
+    OPPOSITE = -0.8
+    GROWTH = 1.02
+    FIRST = 8
+
+    def __init__(self) -> None:
+        self._lengths: dict[int, Tensor] = {}
+
+    def record(self, sweep: int, grams: Sequence[Tensor]) -> None:
+        """Note the components' lengths at sweeps 8, 16, 32, ..."""
+        if sweep >= self.FIRST and sweep & (sweep - 1) == 0:
+            self._lengths[sweep] = _lengths(hadamard(grams))
+
+    def diverging(self, sweep: int, grams: Sequence[Tensor]) -> tuple[int, int, float] | None:
+        """Return a diverging pair of components and its cosine, or None."""
+        before = [lengths for at, lengths in self._lengths.items() if 2 * at <= sweep]
+        if not before:
+            return None
+        inner = hadamard(grams)
+        lengths = _lengths(inner)
+        outer = lengths[:, None] * lengths
+        cosine = torch.where(outer > 0, inner.real / outer, torch.zeros_like(outer))
+        r, s = sorted(divmod(int(cosine.argmin()), len(cosine)))
+        if float(cosine[r, s]) > self.OPPOSITE:
+            return None
+        now, then = (float(torch.minimum(at[r], at[s])) for at in (lengths, before[-1]))
+        return (r, s, float(cosine[r, s])) if now > self.GROWTH * then else None
+
+
+def _lengths(inner: Tensor) -> Tensor:
+    return inner.diagonal().real.clamp(min=0).sqrt()
+
+
+def hadamard(grams: Sequence[Tensor]) -> Tensor:
+    """Hadamard product."""
+    out = grams[0]
+    for gram in grams[1:]:
+        out = out * gram
+    return out
+
+
+def describe(
+    status: str, errors: Sequence[float], tol: float, ridge: float, pair: tuple[int, int, float] | None
+) -> ConvergenceInfo:
+    """Put the outcome of a fit into words."""
+    last = errors[-1]
+    sweeps = f"{len(errors)} sweep{'s' if len(errors) > 1 else ''}"
+    text = {
+        "converged": f"The relative error changed by less than tol={tol:g} in the last of {sweeps}.",
+        "max_iter": f"All {sweeps} ran; raise n_iter_max or tol if the error {last:.3g} still falls.",
+        "stopped": f"The callback stopped the iteration after {sweeps}.",
+        "precision_limit": (
+            f"The relative error {last:.3g} is at the rounding level of the data's type after {sweeps}; "
+            "use float64 data to go further."
+        ),
+    }
+    message = text.get(status, "")
+    if errors[-1] == 0:
+        message = f"The fit is exact after {sweeps}."
+    if status == "precision_limit" and len(errors) > 1 and errors[-1] > errors[-2]:
+        message = (
+            f"The relative error {last:.3g} rose by rounding after {sweeps}: the data's type resolves no "
+            "further progress; use float64 data to go on."
+        )
+    if pair is not None and status != "precision_limit":
+        r, s, cosine = pair
+        message = (
+            f"Components {r} and {s} diverge against each other (cosine {cosine:.4f}) after {sweeps}: "
+            "the tensor seems to have no best approximation of this rank; lower the rank, or bound the "
+            "factors with l2_reg."
+        )
+        status = "degenerate"
+    if ridge:
+        message += (
+            f" The normal equations were singular (the rank is above what the data hold, or columns are "
+            f"collinear); a relative ridge of up to {ridge:.0e} was added."
+        )
+    return ConvergenceInfo(
+        n_iter=len(errors),
+        rel_errors=tuple(errors),
+        fit=1.0 - last,
+        converged=status in ("converged", "precision_limit"),
+        status=status,
+        message=message.strip(),
+    )

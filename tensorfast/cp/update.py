@@ -1,0 +1,86 @@
+"""Update rules: what a mode's new factor is, given its normal equations.
+
+A rule is called with the Gram matrix of the other modes' Khatri-Rao product, the MTTKRP and the current
+factor, and returns the new factor. Least squares is the first; non-negativity and other constraints are
+more of the same shape.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..precision import pivot_tolerance, solve_dtype
+
+__all__ = ["LeastSquares", "UpdateRule"]
+
+
+class UpdateRule(Protocol):
+    """``(gram, mttkrp, current) -> new factor``."""
+
+    def __call__(self, gram: Tensor, mttkrp: Tensor, current: Tensor) -> Tensor:
+        """Return the new factor of one mode."""
+        ...
+
+
+class LeastSquares:
+    """Solve ``H A^T = M^T`` in double precision, ``H`` the Hadamard product of the others' ``A_m^H A_m``.
+
+    Where ``H`` is singular to the precision of the data, a relative ridge is added that rises until the
+    factorisation succeeds. The ridge is proximal, it pulls towards the current factor instead of towards
+    zero, ``(H + mu D) A^T = M^T + mu D A_current^T`` with ``D = diag(H)``: at a solution it changes nothing.
+
+    Parameters
+    ----------
+    l2_reg : float
+        Weight of ``sum_n ||A_n||^2`` in the objective.
+
+    Attributes
+    ----------
+    ridge : float
+        Largest relative ridge that was needed; 0 if none was.
+    """
+
+    #: Factor between one ridge and the next.
+    RISE = 10.0
+
+    def __init__(self, l2_reg: float = 0.0) -> None:
+        self.l2_reg = l2_reg
+        self.ridge = 0.0
+
+    def __call__(self, gram: Tensor, mttkrp: Tensor, current: Tensor) -> Tensor:
+        """Return the least-squares factor, contiguous and of the MTTKRP's type."""
+        dtype = solve_dtype(mttkrp.dtype)
+        right = mttkrp.t().to(dtype)
+        if self.l2_reg:
+            gram = gram + self.l2_reg * torch.eye(len(gram), dtype=dtype, device=gram.device)
+        least = pivot_tolerance(mttkrp.dtype, len(gram))
+        lower, info = torch.linalg.cholesky_ex(gram)
+        if int(info) or not _sound(lower, gram, least):
+            lower, right = self._raise_ridge(gram, right, current.t().to(dtype), least)
+        return torch.cholesky_solve(right, lower).t().to(mttkrp.dtype, memory_format=torch.contiguous_format)
+
+    def _raise_ridge(
+        self, gram: Tensor, right: Tensor, current: Tensor, least: float
+    ) -> tuple[Tensor, Tensor]:
+        diagonal = gram.diagonal().real
+        # A column that has vanished gets the mean weight, so that it stays where it is.
+        mean = diagonal.mean()
+        weight = torch.where(diagonal > 0, diagonal, torch.where(mean > 0, mean, torch.ones_like(mean)))
+        ridge = 2 * least
+        while True:
+            shifted = gram + torch.diag(ridge * weight).to(gram.dtype)
+            lower, info = torch.linalg.cholesky_ex(shifted)
+            if not int(info) and _sound(lower, shifted, least):
+                break
+            ridge *= self.RISE
+        self.ridge = max(self.ridge, ridge)
+        return lower, right + (ridge * weight)[:, None] * current
+
+
+def _sound(lower: Tensor, gram: Tensor, least: float) -> bool:
+    """Whether every pivot stands clear of rounding, relative to its diagonal entry."""
+    pivots = lower.diagonal().real ** 2
+    return bool((pivots > least * gram.diagonal().real).all())

@@ -1,0 +1,195 @@
+"""The tensor that factors describe: whole, or slab by slab against data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _check, arrays, baseline
+from .precision import compute_dtype, solve_dtype
+
+__all__ = ["cp_residual_norm", "cp_to_tensor", "tucker_residual_norm", "tucker_to_tensor"]
+
+
+def cp_to_tensor(cp: Any) -> Any:
+    r"""Form the tensor of a CP model, ``x[i, j, ...] = sum_r weights[r] A[i, r] B[j, r] ...``.
+
+    Parameters
+    ----------
+    cp : CPTensor or (weights, factors)
+        ``weights`` of shape (R,) or None; factors of shapes (I_n, R).
+
+    Returns
+    -------
+    array, shape (I_0, ..., I_{N-1})
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the shapes do not fit together.
+
+    Notes
+    -----
+    2 R prod(I_n) flops, one matrix product of two Khatri-Rao products. Differentiable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cp_to_tensor((np.array([2.0]), [np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])]))
+    array([[ 6.,  8.],
+           [12., 16.]])
+    """
+    op = "cp_to_tensor"
+    weights, given = bring_cp(op, cp)
+    shape = [f.shape[0] for f in given]
+    cut = middle(shape)
+    left = baseline.khatri_rao(given[:cut], weights)
+    right = baseline.khatri_rao(given[cut:]) if cut < len(given) else left.new_ones(1, left.shape[1])
+    return arrays.in_kind((left @ right.t()).reshape(shape), cp[1][0])
+
+
+def tucker_to_tensor(tucker: Any) -> Any:
+    r"""Form the tensor of a Tucker model, ``x = core x_0 U_0 x_1 U_1 ...``.
+
+    Parameters
+    ----------
+    tucker : TuckerTensor or (core, factors)
+        Core of shape (R_0, ...), factors of shapes (I_n, R_n).
+
+    Returns
+    -------
+    array, shape (I_0, ..., I_{N-1})
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the shapes do not fit together.
+
+    Notes
+    -----
+    The mode that grows least goes first. Differentiable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> tucker_to_tensor((np.eye(2), [np.ones((3, 2)), np.ones((4, 2))])).shape
+    (3, 4)
+    """
+    core, factors = bring_tucker("tucker_to_tensor", tucker)
+    return arrays.in_kind(expand(core, factors), tucker[0])
+
+
+def bring_cp(op: str, cp: Any) -> tuple[Tensor | None, list[Tensor]]:
+    """Bring in the pair ``(weights, factors)`` in one common computing type."""
+    try:
+        weights, factors = cp
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{op}: got {type(cp).__name__}; expected a CPTensor or (weights, factors)"
+        ) from None
+    matrices = arrays.as_tensors(op, "factors", factors)
+    rank = _check.factors(op, matrices)
+    if weights is None:
+        return None, _common(matrices)
+    w = arrays.as_tensor(op, "weights", weights)
+    if tuple(w.shape) != (rank,):
+        raise ValueError(f"{op}: weights has shape {tuple(w.shape)}; expected ({rank},)")
+    *matrices, w = _common([*matrices, w])
+    return w, matrices
+
+
+def bring_tucker(op: str, tucker: Any) -> tuple[Tensor, list[Tensor]]:
+    """Bring in the pair ``(core, factors)`` in one common computing type."""
+    try:
+        given, factors = tucker
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{op}: got {type(tucker).__name__}; expected a TuckerTensor or (core, factors)"
+        ) from None
+    core = arrays.as_tensor(op, "core", given)
+    matrices = arrays.as_tensors(op, "factors", factors)
+    if len(matrices) != core.ndim:
+        raise ValueError(
+            f"{op}: got {len(matrices)} factors but the core has {core.ndim} modes; expected one a mode"
+        )
+    for n, matrix in enumerate(matrices):
+        if matrix.ndim != 2 or matrix.shape[1] != core.shape[n]:
+            raise ValueError(
+                f"{op}: factors[{n}] has shape {tuple(matrix.shape)} but core.shape[{n}] is "
+                f"{core.shape[n]}; expected (I_{n}, {core.shape[n]})"
+            )
+    core, *matrices = _common([core, *matrices])
+    return core, matrices
+
+
+def _common(tensors: Sequence[Tensor]) -> list[Tensor]:
+    dtype = compute_dtype(tensors[0].dtype)
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, compute_dtype(tensor.dtype))
+    return [tensor.to(dtype) for tensor in tensors]
+
+
+def middle(shape: Sequence[int]) -> int:
+    """Cut of the modes that makes the two Khatri-Rao products shortest together."""
+    cuts = range(1, len(shape))
+    return min(cuts, key=lambda c: math.prod(shape[:c]) + math.prod(shape[c:]), default=len(shape))
+
+
+def expand(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    """Multiply a core out, the mode that grows least first."""
+    for n in sorted(range(core.ndim), key=lambda n: factors[n].shape[0] / max(1, core.shape[n])):
+        core = baseline.ttm(core, factors[n], n)
+    return core
+
+
+def cp_residual_norm(x: Tensor, factors: Sequence[Tensor], double: bool = False) -> float:
+    """``||x - [[factors]]||`` from the residual itself, in the computing type or in double precision.
+
+    2 numel(x) R flops and one read of ``x``; workspace is a slab and the Khatri-Rao products of the first
+    and of the last modes. Squares are summed in float64.
+    """
+    dtype = solve_dtype(x.dtype) if double else compute_dtype(x.dtype)
+    cut = middle(x.shape)
+    wide = [factor.to(dtype) for factor in factors]
+    rows, columns = baseline.khatri_rao(wide[:cut]), baseline.khatri_rao(wide[cut:])
+    total = 0.0
+    for start, block in _row_blocks(x, cut):
+        part = rows[start : start + block.shape[0]]
+        total += _squares(torch.addmm(block.to(dtype), part, columns.t(), alpha=-1))
+    return math.sqrt(total)
+
+
+def _row_blocks(x: Tensor, cut: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield ``x`` seen as (prod of modes before ``cut``, prod of the others) in blocks of rows."""
+    if x.is_contiguous():
+        flat = x.view(math.prod(x.shape[:cut]), -1)
+        for lo, hi in baseline.slabs(flat):
+            yield lo, flat[lo:hi]
+        return
+    inner = math.prod(x.shape[1:cut])
+    for lo, hi in baseline.slabs(x):
+        yield lo * inner, x[lo:hi].reshape((hi - lo) * inner, -1)
+
+
+def tucker_residual_norm(
+    x: Tensor, core: Tensor, factors: Sequence[Tensor], double: bool = False
+) -> float:
+    """``||x - core x_0 U_0 x_1 U_1 ...||`` from the residual itself, slab by slab of the slowest mode."""
+    dtype = solve_dtype(x.dtype) if double else compute_dtype(x.dtype)
+    order = baseline.by_stride(x)
+    x, core = x.permute(order), core.permute(order).to(dtype)
+    first, *others = (factors[n].to(dtype) for n in order)
+    total = 0.0
+    for lo, hi in baseline.slabs(x):
+        # The slab's own rows first: what follows is never larger than the slab.
+        slab = expand(baseline.ttm(core, first[lo:hi], 0), [torch.eye(hi - lo, dtype=dtype, device=x.device), *others])
+        total += _squares(x[lo:hi].to(dtype) - slab)
+    return math.sqrt(total)
+
+
+def _squares(residual: Tensor) -> float:
+    return float(torch.linalg.vector_norm(residual, dtype=solve_dtype(residual.dtype))) ** 2
