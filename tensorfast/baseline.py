@@ -112,6 +112,8 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
     The parts are added here: a product that accumulates into its output may go on term by term.
     """
+    if b.shape[0] <= LONG:
+        return torch.mm(a, b)
     out = torch.mm(a[:, :LONG], b[:LONG])
     for start in range(LONG, b.shape[0], LONG):
         out += torch.mm(a[:, start : start + LONG], b[start : start + LONG])
@@ -277,7 +279,7 @@ def gram_of_columns(factor: Tensor) -> Tensor:
     dtype = solve_dtype(factor.dtype)
     if factor.numel() <= SLAB:
         wide = factor.to(dtype)
-        return wide.mH @ wide
+        return torch.mm(wide.mH if wide.is_complex() else wide.t(), wide)
     out = torch.zeros(factor.shape[1], factor.shape[1], dtype=dtype, device=factor.device)
     for lo, hi in slabs(factor):
         wide = factor[lo:hi].to(dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -34,11 +35,13 @@ STORAGE_DTYPES = (
 )
 
 
+@cache
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Type in which an array of ``dtype`` is contracted: half precision is storage only."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+@cache
 def solve_dtype(dtype: torch.dtype) -> torch.dtype:
     """Double precision of the same field, for Grams, solves and the scalars of the fit."""
     return torch.complex128 if dtype.is_complex else torch.float64
@@ -51,6 +54,7 @@ def unit_roundoff(dtype: torch.dtype, precision: str = "ieee") -> float:
     return torch.finfo(compute_dtype(dtype)).eps / 2
 
 
+@cache
 def explicit_residual_below(dtype: torch.dtype) -> float:
     """Relative error e below which ``||X||^2 - 2 <X, M> + ||M||^2`` has lost its digits.
 
@@ -60,11 +64,13 @@ def explicit_residual_below(dtype: torch.dtype) -> float:
     return 10.0 * torch.finfo(compute_dtype(dtype)).eps ** 0.5
 
 
+@cache
 def precision_floor(dtype: torch.dtype) -> float:
     """Relative error that factors rounded to ``dtype`` cannot be expected to go below."""
     return 8.0 * torch.finfo(compute_dtype(dtype)).eps
 
 
+@cache
 def pivot_tolerance(dtype: torch.dtype, rank: int) -> float:
     """Smallest relative Cholesky pivot that is taken as a direction and not as rounding.
 

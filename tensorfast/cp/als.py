@@ -103,7 +103,7 @@ def _relative_error(
 ) -> float:
     """``||X - M|| / ||X||``; ``product`` is the MTTKRP of ``mode`` with all other factors current."""
     wide = grams[0].dtype
-    inner = torch.vdot(factors[mode].reshape(-1).to(wide), product.reshape(-1).to(wide)).real
+    inner = torch.vdot(factors[mode].to(wide).view(-1), product.to(wide).view(-1)).real
     model = hadamard(grams).sum().real
     error = fast_relative_error(operand.squared_norm, float(inner), float(model), operand.dtype)
     if error is None:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .. import baseline, reconstruct
 from ..precision import compute_dtype, precision_floor
-from .schedule import Run, Schedule, plan, split
+from .schedule import Run, Schedule, plan
+from .tree import Node, contraction_tree
 
 __all__ = ["DenseOperand", "Operand"]
 
@@ -60,6 +61,7 @@ class DenseOperand:
         self.device = x.device
         self._order = tuple(baseline.by_stride(x))
         self._x = x.permute(self._order)
+        self._trees: dict[Run, Node] = {}
         self.squared_norm = float(baseline.sum_of_squares(self._x))
 
     def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
@@ -68,21 +70,10 @@ class DenseOperand:
 
     def mttkrps(self, run: Run, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
         """Yield the MTTKRPs of a run from one contraction of the tensor."""
-        kept = set(run)
-        groups = _groups(self._order, set(self._order) - kept)
-        axes = tuple(mode for mode in self._order if mode in kept)
-        spans = [(lo, hi, _krp(factors, self._order[lo:hi])) for lo, hi in groups]
-        if len(spans) == 2 and spans[0][0] == 0 and spans[1][1] == len(self._order):
-            (_, lo, left), (hi, _, right) = spans
-            partial = baseline.contract_sides(self._x, lo, hi, left, right)
-        else:
-            # The longest group shrinks the tensor most, so it goes first.
-            spans.sort(key=lambda span: -span[2].shape[0])
-            lo, hi, k = spans[0]
-            partial = baseline.contract_data(self._x, lo, hi, k)
-            left_axes = self._order[:lo] + self._order[hi:]
-            partial = _contract(partial, left_axes, set(left_axes) - kept, factors)
-        yield from _descend(partial, axes, run, factors)
+        tree = self._trees.get(run)
+        if tree is None:
+            tree = self._trees[run] = contraction_tree(self._order, run, self.shape)
+        return tree.mttkrps(tree.from_data(self._x, factors), factors)
 
     def residual_norm(self, factors: Sequence[Tensor]) -> float:
         """Return the exact residual norm, in double precision where the computing type is too coarse."""
@@ -92,43 +83,3 @@ class DenseOperand:
         if norm < floor and self.dtype.itemsize < torch.float64.itemsize:
             return reconstruct.cp_residual_norm(self._x, ordered, double=True)
         return norm
-
-
-def _krp(factors: Sequence[Tensor], modes: Sequence[int]) -> Tensor:
-    return baseline.khatri_rao([factors[mode].conj() for mode in modes])
-
-
-def _groups(axes: Sequence[int], gone: set[int]) -> list[tuple[int, int]]:
-    """Return maximal stretches ``[lo, hi)`` of neighbouring axes whose modes are in ``gone``."""
-    groups: list[tuple[int, int]] = []
-    for at, mode in enumerate(axes):
-        if mode not in gone:
-            continue
-        if groups and groups[-1][1] == at:
-            groups[-1] = (groups[-1][0], at + 1)
-        else:
-            groups.append((at, at + 1))
-    return groups
-
-
-def _contract(
-    partial: Tensor, axes: Sequence[int], gone: set[int], factors: Sequence[Tensor]
-) -> Tensor:
-    """Contract the modes ``gone`` of a partial result, from the last stretch of axes to the first."""
-    for lo, hi in reversed(_groups(axes, gone)):
-        partial = baseline.contract_partial(partial, lo, hi, _krp(factors, axes[lo:hi]))
-    return partial
-
-
-def _descend(
-    partial: Tensor, axes: tuple[int, ...], run: Run, factors: Sequence[Tensor]
-) -> Iterator[tuple[int, Tensor]]:
-    """Walk the binary tree below a partial result ``[axes..., R]``, the updates coming in between."""
-    if len(run) == 1:
-        yield run[0], partial
-        return
-    sizes = dict(zip(axes, partial.shape[:-1], strict=True))
-    halves = split(run, [sizes.get(mode, 1) for mode in range(max(run) + 1)])
-    for half, other in (halves, halves[::-1]):
-        below = _contract(partial, axes, set(other), factors)
-        yield from _descend(below, tuple(a for a in axes if a in half), half, factors)

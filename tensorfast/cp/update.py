@@ -53,14 +53,15 @@ class LeastSquares:
     def __call__(self, gram: Tensor, mttkrp: Tensor, current: Tensor) -> Tensor:
         """Return the least-squares factor, contiguous and of the MTTKRP's type."""
         dtype = solve_dtype(mttkrp.dtype)
-        right = mttkrp.t().to(dtype)
+        # Row-major and transposed: the column-major right-hand side that LAPACK takes without a copy.
+        right = mttkrp.to(dtype).t()
         if self.l2_reg:
-            gram = gram + self.l2_reg * torch.eye(len(gram), dtype=dtype, device=gram.device)
-        least = pivot_tolerance(mttkrp.dtype, len(gram))
+            gram = gram + self.l2_reg * torch.eye(gram.shape[0], dtype=dtype, device=gram.device)
+        least = pivot_tolerance(mttkrp.dtype, gram.shape[0])
         lower, info = torch.linalg.cholesky_ex(gram)
-        if int(info) or not _sound(lower, gram, least):
+        if not _sound(lower, info, gram, least):
             lower, right = self._raise_ridge(gram, right, current.t().to(dtype), least)
-        return torch.cholesky_solve(right, lower).t().to(mttkrp.dtype, memory_format=torch.contiguous_format)
+        return torch.cholesky_solve(right, lower).t().contiguous().to(mttkrp.dtype)
 
     def _raise_ridge(
         self, gram: Tensor, right: Tensor, current: Tensor, least: float
@@ -73,14 +74,16 @@ class LeastSquares:
         while True:
             shifted = gram + torch.diag(ridge * weight).to(gram.dtype)
             lower, info = torch.linalg.cholesky_ex(shifted)
-            if not int(info) and _sound(lower, shifted, least):
+            if _sound(lower, info, shifted, least):
                 break
             ridge *= self.RISE
         self.ridge = max(self.ridge, ridge)
         return lower, right + (ridge * weight)[:, None] * current
 
 
-def _sound(lower: Tensor, gram: Tensor, least: float) -> bool:
-    """Whether every pivot stands clear of rounding, relative to its diagonal entry."""
-    pivots = lower.diagonal().real ** 2
-    return bool((pivots > least * gram.diagonal().real).all())
+def _sound(lower: Tensor, info: Tensor, gram: Tensor, least: float) -> bool:
+    """Whether the factorisation succeeded with every pivot clear of rounding, relative to its diagonal."""
+    if int(info):
+        return False
+    pivots, squares = lower.diagonal().real.tolist(), gram.diagonal().real.tolist()
+    return all(p * p > least * s for p, s in zip(pivots, squares, strict=True))

@@ -1,0 +1,159 @@
+"""The named problems: a planted low-rank model plus noise, and the start that all share."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import torch
+
+SEED = 20260101
+NOISE = 0.1
+
+
+class Data(NamedTuple):
+    """The tensor of a problem and, for CP, the initial factors ``(I_n, R)``."""
+
+    x: torch.Tensor
+    start: list
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One tensor to decompose, the same bits for every implementation.
+
+    Parameters
+    ----------
+    name : str
+        What tables and command lines call it.
+    kind : str
+        ``"cp"``, ``"hooi"`` or ``"sthosvd"``.
+    shape : tuple of int
+    rank : int or tuple of int
+        An int for CP, one int per mode for Tucker.
+    sweeps : int
+        Sweeps every implementation runs; 1 for ST-HOSVD, which has none.
+    tier : str
+        ``"large"`` (a sweep is bandwidth and arithmetic) or ``"tiny"`` (a sweep is overhead).
+    dtype : torch.dtype
+    noise : float
+        Norm of the noise over the norm of the planted model.
+    seed : int
+    """
+
+    name: str
+    kind: str
+    shape: tuple
+    rank: int | tuple
+    sweeps: int
+    tier: str = "large"
+    dtype: torch.dtype = torch.float32
+    noise: float = NOISE
+    seed: int = SEED
+
+    @property
+    def itemsize(self):
+        """Bytes of one element."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self):
+        """Bytes of the tensor."""
+        return prod(self.shape) * self.itemsize
+
+    def build(self):
+        """Build the tensor and the start, from the seed alone.
+
+        The start of CP is Gaussian, independent of the planted factors.
+
+        Returns
+        -------
+        Data
+            ``x``, C-contiguous, and ``start``: the initial factors for CP, empty for Tucker.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        first, rest, norm = (_planted_cp if self.kind == "cp" else _planted_tucker)(self, generator)
+        sigma = self.noise * norm / prod(self.shape) ** 0.5
+        x = torch.empty(self.shape, dtype=self.dtype)
+        rows = max(1, 2**22 // rest.shape[1])
+        for slab, part in zip(x.split(rows), first.split(rows), strict=True):
+            noise = torch.randn(slab.shape, generator=generator, dtype=self.dtype)
+            slab.copy_((part @ rest).view(slab.shape).add_(noise, alpha=sigma))
+        start = []
+        if self.kind == "cp":
+            start = [_gaussian(n, self.rank, generator, self.dtype) for n in self.shape]
+        return Data(x, start)
+
+
+def _gaussian(rows, columns, generator, dtype):
+    return torch.randn(rows, columns, generator=generator, dtype=dtype)
+
+
+def _planted_cp(problem, generator):
+    """Return ``A``, ``khatri_rao(B, C, ...).T`` and the norm of their product."""
+    factors = [_gaussian(n, problem.rank, generator, problem.dtype) for n in problem.shape]
+    rest = factors[1]
+    for factor in factors[2:]:
+        rest = (rest[:, None, :] * factor[None, :, :]).reshape(-1, problem.rank)
+    grams = torch.stack([f.double().T @ f.double() for f in factors])
+    return factors[0], rest.T, float(grams.prod(0).sum().sqrt())
+
+
+def _planted_tucker(problem, generator):
+    """Return the first factor, the core times all the others, and the norm of their product."""
+    core = torch.randn(problem.rank, generator=generator, dtype=problem.dtype)
+    factors = [
+        torch.linalg.qr(_gaussian(n, r, generator, problem.dtype))[0]
+        for n, r in zip(problem.shape, problem.rank, strict=True)
+    ]
+    rest = core
+    for mode, factor in enumerate(factors[1:], start=1):
+        rest = torch.tensordot(factor, rest, dims=([1], [mode])).movedim(0, mode)
+    return factors[0], rest.reshape(problem.rank[0], -1), float(core.double().norm())
+
+
+def _cp(name, shape, rank, sweeps=10, tier="large"):
+    return Problem(f"{name}-R{rank}", "cp", shape, rank, sweeps, tier)
+
+
+CP = (
+    _cp("200^3", (200,) * 3, 16),
+    _cp("200^3", (200,) * 3, 64),
+    _cp("400^3", (400,) * 3, 16),
+    _cp("400^3", (400,) * 3, 64),
+    _cp("64^4", (64,) * 4, 16),
+    _cp("64^4", (64,) * 4, 64),
+    _cp("1000x200x50", (1000, 200, 50), 32),
+    _cp("24^5", (24,) * 5, 16),
+    _cp("10^3", (10,) * 3, 3, sweeps=200, tier="tiny"),
+    _cp("16^3", (16,) * 3, 8, sweeps=200, tier="tiny"),
+    _cp("30x40x50", (30, 40, 50), 5, sweeps=200, tier="tiny"),
+)
+TUCKER = (
+    Problem("HOOI-200^3-20^3", "hooi", (200,) * 3, (20,) * 3, sweeps=10),
+    Problem("STHOSVD-200^3-20^3", "sthosvd", (200,) * 3, (20,) * 3, sweeps=1),
+)
+MEMORY = tuple(p for p in CP if p.name == "400^3-R16")
+WARM_UP = Problem("warm-up", "cp", (30, 40, 50), 5, sweeps=2, tier="tiny")
+
+
+def by_name(name):
+    """Return the problem called `name`.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    Problem
+
+    Raises
+    ------
+    KeyError
+        When no problem has that name.
+    """
+    for problem in (*CP, *TUCKER):
+        if problem.name == name:
+            return problem
+    known = ", ".join(p.name for p in (*CP, *TUCKER))
+    raise KeyError(f"by_name: no problem is called {name!r}; the names are {known}")

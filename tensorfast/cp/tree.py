@@ -1,0 +1,116 @@
+"""The contractions of one run, laid out once: which modes go when, and which MTTKRP each leaf is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .. import baseline
+from .schedule import Run, split
+
+__all__ = ["Contraction", "Node", "contraction_tree"]
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Neighbouring axes ``lo ... hi-1`` of what is at hand, contracted with the factors of ``modes``."""
+
+    lo: int
+    hi: int
+    modes: tuple[int, ...]
+
+    def matrix(self, factors: Sequence[Tensor]) -> Tensor:
+        """Khatri-Rao product of the conjugate factors."""
+        matrices = [factors[mode] for mode in self.modes]
+        if matrices[0].is_complex():
+            matrices = [matrix.conj().resolve_conj() for matrix in matrices]
+        return baseline.khatri_rao(matrices)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A partial result: how it comes from the one above, and what lies below.
+
+    Attributes
+    ----------
+    run : tuple of int
+        Modes that are left, in update order.
+    contractions : tuple of Contraction
+        To be done one after another on the result above, the longest first.
+    sides : tuple of Contraction or None
+        Where exactly both ends of the axes are contracted, the two of them as axes of the result above.
+    halves : tuple of Node
+        The two halves of the run; none below a single mode.
+    """
+
+    run: Run
+    contractions: tuple[Contraction, ...]
+    sides: tuple[Contraction, Contraction] | None
+    halves: tuple[Node, ...]
+
+    def from_partial(self, above: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        """Contract the partial result above."""
+        for step in self.contractions:
+            above = baseline.contract_partial(above, step.lo, step.hi, step.matrix(factors))
+        return above
+
+    def from_data(self, x: Tensor, factors: Sequence[Tensor]) -> Tensor:
+        """Contract the tensor itself."""
+        if self.sides is not None:
+            left, right = self.sides
+            matrices = left.matrix(factors), right.matrix(factors)
+            return baseline.contract_sides(x, left.hi, right.lo, *matrices)
+        first, *others = self.contractions
+        partial = baseline.contract_data(x, first.lo, first.hi, first.matrix(factors))
+        for step in others:
+            partial = baseline.contract_partial(partial, step.lo, step.hi, step.matrix(factors))
+        return partial
+
+    def mttkrps(self, partial: Tensor, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """Yield ``(mode, mttkrp)`` in update order; the caller replaces ``factors[mode]`` in between."""
+        if not self.halves:
+            yield self.run[0], partial
+            return
+        for half in self.halves:
+            yield from half.mttkrps(half.from_partial(partial, factors), factors)
+
+
+def contraction_tree(axes: Sequence[int], run: Run, sizes: Sequence[int]) -> Node:
+    """Lay out the contractions that lead from ``axes`` (modes in memory order) to those of ``run``."""
+    kept = [mode for mode in axes if mode in run]
+    stretches = _stretches(axes, set(run))
+    halves: tuple[Node, ...] = ()
+    if len(run) > 1:
+        halves = tuple(contraction_tree(kept, half, sizes) for half in split(run, sizes))
+    ends = [s for s in stretches if s.lo == 0 or s.hi == len(axes)]
+    sides = (ends[0], ends[1]) if len(ends) == len(stretches) == 2 else None
+    return Node(run, _one_after_another(axes, stretches, sizes), sides, halves)
+
+
+def _stretches(axes: Sequence[int], kept: set[int]) -> list[Contraction]:
+    """Maximal stretches of neighbouring axes whose modes are not kept."""
+    out: list[Contraction] = []
+    for at, mode in enumerate(axes):
+        if mode in kept:
+            continue
+        if out and out[-1].hi == at:
+            out[-1] = Contraction(out[-1].lo, at + 1, (*out[-1].modes, mode))
+        else:
+            out.append(Contraction(at, at + 1, (mode,)))
+    return out
+
+
+def _one_after_another(
+    axes: Sequence[int], stretches: Sequence[Contraction], sizes: Sequence[int]
+) -> tuple[Contraction, ...]:
+    """Order stretches by what they take away, and number their axes as they will then be."""
+    left, out = list(axes), []
+    for stretch in sorted(stretches, key=lambda s: -math.prod(sizes[m] for m in s.modes)):
+        lo = left.index(stretch.modes[0])
+        hi = lo + len(stretch.modes)
+        out.append(Contraction(lo, hi, stretch.modes))
+        del left[lo:hi]
+    return tuple(out)
