@@ -72,19 +72,19 @@ def contract_data(x: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
     2 numel(x) R flops; reads ``x`` once. Data that matrix products cannot take as it lies (strided
     slices, half precision) is converted slab by slab.
     """
-    kept = [*x.shape[:lo], *x.shape[hi:], k.shape[1]]
     if is_ready(x):
-        return _contract_ready(x, lo, hi, k).view(kept)
+        return _contract_ready(x, lo, hi, k)
+    kept = [*x.shape[:lo], *x.shape[hi:], k.shape[1]]
     if lo > 0:
         out = k.new_empty(kept)
         for a, b in slabs(x):
-            out[a:b] = _contract_ready(_ready(x[a:b], k), lo, hi, k).view(out[a:b].shape)
+            out[a:b] = _contract_ready(_ready(x[a:b], k), lo, hi, k)
         return out
     out = k.new_zeros(kept)
     rows = k.reshape(x.shape[0], -1, k.shape[1])
     for a, b in slabs(x):
         part = rows[a:b].reshape(-1, k.shape[1])
-        out += _contract_ready(_ready(x[a:b], k), lo, hi, part).view(kept)
+        out += _contract_ready(_ready(x[a:b], k), lo, hi, part)
     return out
 
 
@@ -93,18 +93,19 @@ def _ready(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _contract_ready(x: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
-    left, right = math.prod(x.shape[:lo]), math.prod(x.shape[hi:])
     group, rank = k.shape
-    if right == 1:
-        return _product(x.view(left, group), k)
-    if left == 1:
-        return _product(x.view(group, right).t(), k)
-    flat = x.view(left, group, right).transpose(1, 2)
+    kept = [*x.shape[:lo], *x.shape[hi:], rank]
+    if hi == x.ndim:
+        return _product(x.view(-1, group), k).view(kept)
+    if lo == 0:
+        return _product(x.view(group, -1).t(), k).view(kept)
+    left = math.prod(x.shape[:lo])
+    flat = x.view(left, group, -1).transpose(1, 2)
     out = torch.bmm(flat[:, :, :LONG], k[:LONG].expand(left, -1, rank))
     for a in range(LONG, group, LONG):
         part = k[a : a + LONG]
         out += torch.bmm(flat[:, :, a : a + LONG], part.expand(left, *part.shape))
-    return out
+    return out.view(kept)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -125,32 +126,40 @@ def contract_partial(p: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
 
     2 numel(p) flops; reads ``p`` once. Products are formed and summed in blocks that stay in cache.
     """
+    if p.numel() <= BLOCK and hi == lo + 1:
+        # One mode and one block: the shapes broadcast as they are.
+        return (p * (k if hi == p.ndim - 1 else _rows(k, p.ndim - hi))).sum(lo)
     kept = [*p.shape[:lo], *p.shape[hi:]]
     left, right = math.prod(p.shape[:lo]), math.prod(p.shape[hi:-1])
     group, rank = k.shape
-    if left == 1:
-        # One axis fewer: torch sums over a leading axis faster than over a middle one.
-        blocks, rows = p.view(group, right, rank), k.view(group, 1, rank)
-        if p.numel() <= BLOCK:
-            return (blocks * rows).sum(0).view(kept)
-        if group * rank <= BLOCK:
-            out = p.new_empty(right, rank)
-            for a, b in _ranges(right, group * rank):
-                torch.sum(blocks[:, a:b] * rows, 0, out=out[a:b])
-        else:
-            out = p.new_zeros(right, rank)
-            for a, b in _ranges(group, right * rank):
-                out += (blocks[a:b] * rows[a:b]).sum(0)
-        return out.view(kept)
     blocks, rows = p.view(left, group, right, rank), k.view(group, 1, rank)
+    if left == 1:
+        return _sum_leading(blocks[0], rows).view(kept)
     if right == 1:
         blocks, rows = blocks.view(left, group, rank), k
-    if p.numel() <= BLOCK:
-        return (blocks * rows).sum(1).view(kept)
     out = p.new_empty([left, *blocks.shape[2:]])
     for a, b in _ranges(left, p.numel() // left):
         torch.sum(blocks[a:b] * rows, 1, out=out[a:b])
     return out.view(kept)
+
+
+def _rows(k: Tensor, axes: int) -> Tensor:
+    """Give ``k [G, R]`` the shape ``[G, 1, ..., R]`` of ``axes + 1`` axes."""
+    return k.view(k.shape[0], *[1] * (axes - 1), k.shape[1])
+
+
+def _sum_leading(blocks: Tensor, rows: Tensor) -> Tensor:
+    """``sum_g blocks[g] * rows[g]`` of ``[G, T, R]`` and ``[G, 1, R]``, cut along the longer axis."""
+    group, right, rank = blocks.shape
+    if group * rank <= BLOCK:
+        out = blocks.new_empty(right, rank)
+        for a, b in _ranges(right, group * rank):
+            torch.sum(blocks[:, a:b] * rows, 0, out=out[a:b])
+        return out
+    out = blocks.new_zeros(right, rank)
+    for a, b in _ranges(group, right * rank):
+        out += (blocks[a:b] * rows[a:b]).sum(0)
+    return out
 
 
 def _ranges(length: int, each: int) -> Iterator[tuple[int, int]]:
@@ -290,12 +299,12 @@ def gram_of_columns(factor: Tensor) -> Tensor:
 def sum_of_squares(x: Tensor) -> Tensor:
     """``||x||^2`` accumulated in float64 in one read of ``x``; a 0-d float64 tensor."""
     x = x.permute(by_stride(x))
-    parts = x.reshape(-1).split(BLOCK // 4) if x.is_contiguous() else _rows(x)
+    parts = x.reshape(-1).split(BLOCK // 4) if x.is_contiguous() else _flat_slabs(x)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for part in parts:
         total += torch.linalg.vector_norm(part.to(compute_dtype(part.dtype)), dtype=solve_dtype(part.dtype)) ** 2
     return total
 
 
-def _rows(x: Tensor) -> Iterator[Tensor]:
+def _flat_slabs(x: Tensor) -> Iterator[Tensor]:
     return (x[a:b] for a, b in slabs(x, BLOCK))

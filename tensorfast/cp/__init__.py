@@ -140,7 +140,7 @@ def cp_als(
             f"{op}: fixed_modes is {tuple(fixed_modes)} but init is {init!r}; pass the factors to keep "
             "as init=(weights, factors)"
         )
-    with torch.no_grad(), matmul_precision(precision, tensor.device):
+    with torch.inference_mode(), matmul_precision(precision, tensor.device):
         operand = DenseOperand(tensor)
         # The norm is finite exactly if every entry is, overflow in float64 apart.
         if check_finite and not torch.isfinite(torch.tensor(operand.squared_norm)):
@@ -162,6 +162,8 @@ def cp_als(
             for n in free:
                 factors[n], lengths = _unit_columns(factors[n])
                 weights *= lengths
+    # Tensors made in inference mode cannot take part in autograd; their copies can.
+    weights, *factors = (t.clone() for t in (weights, *factors))
     return CPTensor(arrays.in_kind(weights, x), [arrays.in_kind(f, x) for f in factors], info)
 
 
