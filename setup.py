@@ -6,6 +6,7 @@ setup(
     packages=[
         "tensorfast",
         "tensorfast.cp",
+        "tensorfast.tucker",
         "tensorfast.kernels",
         "tensorfast.ops",
     ],

@@ -1,4 +1,4 @@
-"""Tensor decompositions, fast and trustworthy: CP and Tucker of NumPy, JAX, CuPy and torch arrays."""
+"""Fast and trustworthy tensor decompositions of NumPy, JAX, CuPy and torch arrays."""
 
 from ._dispatch import explain
 from .cp import cp_als

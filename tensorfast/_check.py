@@ -43,7 +43,8 @@ def only(op: str, name: str, value: Any, supported: int) -> None:
     least = min(supported, 1)
     if whole_number(op, name, value, least) != supported:
         raise NotImplementedError(
-            f"{op}: {name} is {value}; this version supports {name}={supported} only; loop over the calls"
+            f"{op}: {name} is {value}; this version supports "
+            f"{name}={supported} only; loop over the calls"
         )
 
 
@@ -59,20 +60,22 @@ def number(op: str, name: str, value: Any, least: float = 0.0) -> float:
     """Return ``value`` as a float, or say why it is not a finite number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{op}: {name} is {value!r} ({type(value).__name__}); expected a number")
-    if not (math.isfinite(value) and value >= least):
+    converted = float(value)
+    if not (math.isfinite(converted) and converted >= least):
         raise ValueError(f"{op}: {name} is {value}; expected a finite number of at least {least}")
-    return float(value)
+    return converted
 
 
 def mode(op: str, value: Any, ndim: int) -> int:
     """Return a mode in ``range(ndim)``; negative modes count from the end."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{op}: mode is {value!r} ({type(value).__name__}); expected an integer")
-    if not -ndim <= value < ndim:
+    index = int(value)
+    if not -ndim <= index < ndim:
         raise ValueError(
             f"{op}: mode is {value} but x has {ndim} modes; expected {-ndim} <= mode < {ndim}"
         )
-    return int(value) % ndim
+    return index % ndim
 
 
 def modes(op: str, values: Any, ndim: int, name: str = "modes") -> tuple[int, ...]:
@@ -136,8 +139,8 @@ def cp_rank(op: str, value: Any) -> int:
     """Return the rank of a CP decomposition, a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(
-            f"{op}: rank is {value!r} ({type(value).__name__}); expected one integer, the number of "
-            "components"
+            f"{op}: rank is {value!r} ({type(value).__name__}); expected one integer, the "
+            "number of components"
         )
     if value < 1:
         raise ValueError(f"{op}: rank is {value}; expected at least 1")
@@ -157,7 +160,8 @@ def tucker_rank(op: str, rank: Any, shape: Sequence[int]) -> tuple[int, ...]:
         ranks = rank
     else:
         raise TypeError(
-            f"{op}: rank is {rank!r}; expected an integer, one integer per mode, or a ratio in (0, 1]"
+            f"{op}: rank is {rank!r}; expected an integer, one integer per mode, or a ratio "
+            "in (0, 1]"
         )
     if len(ranks) != len(shape):
         raise ValueError(

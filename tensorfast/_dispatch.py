@@ -1,8 +1,8 @@
 """Which implementation of an operation runs, and why each of the others would not.
 
-An operation owns a list of `Implementation` in a fixed order of preference. `choose` takes, among those
-that support the problem, the one with the lowest predicted cost; a problem is plain data (shapes, types,
-a device name), so that every decision can be tested without the device.
+An operation owns a list of `Implementation` in a fixed order of preference. `choose` takes, among
+those that support the problem, the one with the lowest predicted cost; a problem is plain data
+(shapes, types, a device name), so that every decision can be tested without the device.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def describe(op: str, problem: Callable[..., Problem]) -> None:
 
 def _reasons(name: str, problem: Problem) -> list[str]:
     implementation = _registry[problem.op].get(name)
-    return [_ABSENT[name]] if implementation is None else implementation.unsupported_reasons(problem)
+    return (
+        [_ABSENT[name]] if implementation is None else implementation.unsupported_reasons(problem)
+    )
 
 
 def choose(problem: Problem, impl: str = "auto") -> Implementation:
@@ -137,7 +139,9 @@ def choose(problem: Problem, impl: str = "auto") -> Implementation:
         raise ValueError(f"{problem.op}: impl is {impl!r}; expected 'auto' or one of {NAMES}")
     reasons = _reasons(impl, problem)
     if reasons:
-        raise ValueError(f"{problem.op}: impl={impl!r} cannot serve this call: {'; '.join(reasons)}")
+        raise ValueError(
+            f"{problem.op}: impl={impl!r} cannot serve this call: {'; '.join(reasons)}"
+        )
     return implementations[impl]
 
 

@@ -17,7 +17,7 @@ _NUMERIC_KINDS = "biufc"
 
 
 class _WritableView:
-    """Presents read-only NumPy memory to torch, which only warns about it and is never to write it."""
+    """Presents read-only NumPy memory to torch, which warns about it though it never writes."""
 
     def __init__(self, array: np.ndarray) -> None:
         interface = dict(array.__array_interface__)
@@ -37,8 +37,8 @@ def _from_numpy(op: str, name: str, array: np.ndarray) -> torch.Tensor:
         )
     if array.dtype.kind not in _NUMERIC_KINDS or array.dtype.itemsize > 16:
         raise TypeError(
-            f"{op}: {name} has dtype {array.dtype}; expected a numeric array (integers, bool, float16 "
-            "to float64, complex64 or complex128)"
+            f"{op}: {name} has dtype {array.dtype}; expected a numeric array (integers, bool, "
+            "float16 to float64, complex64 or complex128)"
         )
     if array.dtype in (np.longdouble, np.clongdouble) and array.dtype.itemsize > 8:
         raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected at most double precision")
@@ -95,7 +95,7 @@ def as_tensor(op: str, name: str, value: Any) -> torch.Tensor:
 
 
 def as_tensors(op: str, name: str, values: Any, skip: int | None = None) -> list[torch.Tensor]:
-    """Bring in a sequence of arrays, each named by its position; at ``skip`` stands a placeholder."""
+    """Bring in a sequence of arrays, each named by its position; ``skip`` gives a placeholder."""
     if isinstance(values, torch.Tensor | np.ndarray | str) or not hasattr(values, "__iter__"):
         raise TypeError(f"{op}: {name} is {type(values).__name__}; expected a sequence of arrays")
     return [
@@ -120,7 +120,11 @@ def in_kind(result: torch.Tensor, like: Any) -> Any:
         return jnp.from_dlpack(result.detach().contiguous())
     if isinstance(like, np.ndarray | np.generic) or hasattr(like, "__array__"):
         array = result.detach().resolve_conj().numpy()
-        if isinstance(like, np.ndarray) and not like.flags.writeable and np.may_share_memory(array, like):
+        if (
+            isinstance(like, np.ndarray)
+            and not like.flags.writeable
+            and np.may_share_memory(array, like)
+        ):
             array.flags.writeable = False
         return array
     return result

@@ -1,10 +1,11 @@
 """The best formulation in plain torch: the CPU fallback, and the honest rival on a GPU.
 
-Everything here is built from one idea. A tensor in C order seen as ``[L, G, T]`` (the modes left of a
-group, the group, the modes right of it) is contracted with a matrix ``K [G, R]``, either once for all
-columns (`contract_data`, matrix products, R is new) or column by column (`contract_partial`, for partial
-results ``[L, G, T, R]`` that already have R). An MTTKRP is one of the first and at most one of the
-second; no mode needs a copy of ``x``, and no Khatri-Rao product spans more than one side of a mode.
+Everything here is built from one idea. A tensor in C order seen as ``[L, G, T]`` (the modes left of
+a group, the group, the modes right of it) is contracted with a matrix ``K [G, R]``, either once for
+all columns (`contract_data`, matrix products, R is new) or column by column (`contract_partial`,
+for partial results ``[L, G, T, R]`` that already have R). An MTTKRP is one of the first and at most
+one of the second; no mode needs a copy of ``x``, and no Khatri-Rao product spans more than one side
+of a mode.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ __all__ = [
 ]
 
 #: Elements of a block that is produced and consumed while in cache: 1 MiB of float32, the L2 of one
-#: core. On 400^3, R 64, a mul-and-sum of a 41 MB partial in one go took 15 ms, in such blocks 1.3 ms.
+#: core. On 400^3, R 64, a mul-and-sum of a 41 MB partial in one go took 15 ms, in such blocks 1.3
+#: ms.
 BLOCK = 1 << 18
 
-#: Elements of a block that a matrix product works on: large enough for GEMM to reach its rate, small
-#: next to the tensor. Also the unit in which non-contiguous and half-precision data are converted.
+#: Elements of a block that a matrix product works on: large enough for GEMM to reach its rate,
+#: small next to the tensor. Also the unit in which non-contiguous and half-precision data are
+#: converted.
 SLAB = 1 << 20
 
-#: Terms that one matrix product may sum in a row. GEMMs with a short side add them one after another:
-#: 5 x K x 5, float32, positive data: relative error 3e-6 at K = 16,384 but 2.5e-5 at 210,000.
+#: Terms that one matrix product may sum in a row. GEMMs with a short side add them one after
+#: another: 5 x K x 5, float32, positive data: relative error 3e-6 at K = 16,384 but 2.5e-5 at
+#: 210,000.
 LONG = 1 << 13
 
 
@@ -50,8 +54,8 @@ def khatri_rao(factors: Sequence[Tensor], weights: Tensor | None = None) -> Tens
 
 
 def by_stride(x: Tensor) -> list[int]:
-    """Modes in the order of memory, slowest first: ``x.permute(by_stride(x))`` is C-ordered if it can be."""
-    return sorted(range(x.ndim), key=lambda n: (-x.stride(n), n))
+    """Return the modes in the order of memory, slowest first."""
+    return sorted(range(x.ndim), key=lambda n: (-x.stride()[n], n))
 
 
 def is_ready(x: Tensor) -> bool:
@@ -67,7 +71,7 @@ def slabs(x: Tensor, elements: int = SLAB) -> Iterator[tuple[int, int]]:
 
 
 def contract_data(x: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
-    """Contract modes ``lo ... hi-1`` of ``x`` with ``k [prod of those, R]``; R becomes the last axis.
+    """Contract modes ``lo ... hi-1`` of ``x`` with ``k [prod of those, R]``; R comes last.
 
     2 numel(x) R flops; reads ``x`` once. Data that matrix products cannot take as it lies (strided
     slices, half precision) is converted slab by slab.
@@ -109,7 +113,7 @@ def _contract_ready(x: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b``, long sums in parts so that their rounding does not grow with the length.
+    """Multiply two matrices, long sums in parts so that rounding does not grow with the length.
 
     The parts are added here: a product that accumulates into its output may go on term by term.
     """
@@ -122,7 +126,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def contract_partial(p: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
-    """Contract modes ``lo ... hi-1`` of a partial result ``p [..., R]`` with ``k``, column by column.
+    """Contract modes ``lo ... hi-1`` of a partial result ``p [..., R]``, column by column.
 
     2 numel(p) flops; reads ``p`` once. Products are formed and summed in blocks that stay in cache.
     """
@@ -149,7 +153,7 @@ def _rows(k: Tensor, axes: int) -> Tensor:
 
 
 def _sum_leading(blocks: Tensor, rows: Tensor) -> Tensor:
-    """``sum_g blocks[g] * rows[g]`` of ``[G, T, R]`` and ``[G, 1, R]``, cut along the longer axis."""
+    """Sum ``blocks[g] * rows[g]`` over g, of ``[G, T, R]`` and ``[G, 1, R]``."""
     group, right, rank = blocks.shape
     if group * rank <= BLOCK:
         out = blocks.new_empty(right, rank)
@@ -195,9 +199,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
     return out.view(*kept, rank)
 
 
-def mttkrp(
-    x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | None = None
-) -> Tensor:
+def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | None = None) -> Tensor:
     """Matricised tensor times Khatri-Rao product; see `tensorfast.mttkrp`.
 
     ``others`` are the factors of all modes but ``mode``. 2 numel(x) R flops, one read of ``x``, a
@@ -274,7 +276,7 @@ def gram(x: Tensor, mode: int, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def _blocks_across(x: Tensor, mode: int, whole: bool) -> Iterator[Tensor]:
-    """Split ``x`` along its slowest mode other than ``mode``; not at all if an outer mode lies whole."""
+    """Split ``x`` along its slowest mode other than ``mode``, unless it can be taken whole."""
     if x.ndim == 1 or (whole and mode in (0, x.ndim - 1)):
         yield x
         return
@@ -302,7 +304,12 @@ def sum_of_squares(x: Tensor) -> Tensor:
     parts = x.reshape(-1).split(BLOCK // 4) if x.is_contiguous() else _flat_slabs(x)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for part in parts:
-        total += torch.linalg.vector_norm(part.to(compute_dtype(part.dtype)), dtype=solve_dtype(part.dtype)) ** 2
+        total += (
+            torch.linalg.vector_norm(
+                part.to(compute_dtype(part.dtype)), dtype=solve_dtype(part.dtype)
+            )
+            ** 2
+        )
     return total
 
 

@@ -34,10 +34,8 @@ def relative_error(x: Any, decomposition: Any) -> float:
     ValueError, TypeError
         If the model does not describe a tensor of ``x``'s shape.
 
-    Notes
-    -----
-    Computed in double precision, slab by slab: a few MiB and the Khatri-Rao products of half the modes;
-    the model is never formed whole.
+    Notes ----- Computed in double precision, slab by slab: a few MiB and the Khatri-Rao products of
+    half the modes; the model is never formed whole.
 
     Examples
     --------
@@ -65,8 +63,8 @@ def relative_error(x: Any, decomposition: Any) -> float:
             shape = tuple(f.shape[0] for f in factors)
             if shape != tuple(tensor.shape):
                 raise ValueError(
-                    f"{op}: the model has shape {shape} but x has shape {tuple(tensor.shape)}; expected "
-                    "the same"
+                    f"{op}: the model has shape {shape} but x has shape {tuple(tensor.shape)}; "
+                    "expected the same"
                 )
             norm = tucker_residual_norm(tensor, core, factors, double=True)
         scale = math.sqrt(float(baseline.sum_of_squares(tensor)))
@@ -78,7 +76,8 @@ def _is_cp(op: str, decomposition: Any) -> bool:
         first, _ = decomposition
     except (TypeError, ValueError):
         raise TypeError(
-            f"{op}: got {type(decomposition).__name__}; expected a CPTensor, a TuckerTensor or a pair"
+            f"{op}: got {type(decomposition).__name__}; expected a CPTensor, a TuckerTensor "
+            "or a pair"
         ) from None
     return first is None or getattr(first, "ndim", 1) == 1
 
@@ -86,8 +85,8 @@ def _is_cp(op: str, decomposition: Any) -> bool:
 def congruence(a: Any, b: Any) -> Any:
     r"""Tucker's congruence of every component of one CP model with every one of another.
 
-    ``out[r, s] = prod_n <a_n[:, r], b_n[:, s]> / (||a_n[:, r]|| ||b_n[:, s]||)``, the cosine between the
-    rank-1 tensors, signs of the weights included; 0 where a component vanishes.
+    ``out[r, s] = prod_n <a_n[:, r], b_n[:, s]> / (||a_n[:, r]|| ||b_n[:, s]||)``, the cosine
+    between the rank-1 tensors, signs of the weights included; 0 where a component vanishes.
 
     Parameters
     ----------
@@ -128,7 +127,9 @@ def _compare(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor, Tensor]:
         )
     units_a, lengths_a = _unit_components(weights_a, factors_a)
     units_b, lengths_b = _unit_components(weights_b, factors_b)
-    cosines = torch.ones(len(lengths_a), len(lengths_b), dtype=units_a[0].dtype, device=units_a[0].device)
+    cosines = torch.ones(
+        len(lengths_a), len(lengths_b), dtype=units_a[0].dtype, device=units_a[0].device
+    )
     for f, g in zip(units_a, units_b, strict=True):
         cosines = cosines * (f.mH @ g.to(f.device))
     return cosines, lengths_a, lengths_b
@@ -140,16 +141,18 @@ def _unit_components(weights: Tensor | None, factors: list[Tensor]) -> tuple[lis
     if weights is not None:
         wide[0] = wide[0] * weights
     lengths = [torch.linalg.vector_norm(f, dim=0) for f in wide]
-    units = [f / torch.where(n > 0, n, torch.ones_like(n)) for f, n in zip(wide, lengths, strict=True)]
+    units = [
+        f / torch.where(n > 0, n, torch.ones_like(n)) for f, n in zip(wide, lengths, strict=True)
+    ]
     return units, torch.stack(lengths).prod(0)
 
 
 def factor_match_score(a: Any, b: Any, *, weight_penalty: bool = True) -> float:
     r"""How well two CP models agree, up to the order, sign and scale of components: 1 is perfect.
 
-    The mean over the best one-to-one matching of components of
-    ``(1 - |l_r - m_s| / max(l_r, m_s)) * |cos(r, s)|``, with l, m the components' lengths and ``cos`` their
-    `congruence`. Components of the larger model that stay unmatched count 0.
+    The mean over the best one-to-one matching of components of ``(1 - |l_r - m_s| / max(l_r, m_s))
+    * |cos(r, s)|``, with l, m the components' lengths and ``cos`` their `congruence`. Components of
+    the larger model that stay unmatched count 0.
 
     Parameters
     ----------
@@ -185,7 +188,7 @@ def factor_match_score(a: Any, b: Any, *, weight_penalty: bool = True) -> float:
     >>> round(factor_match_score((None, u), swapped), 6)
     1.0
     """
-    from scipy.optimize import linear_sum_assignment
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
     cosines, lengths_a, lengths_b = _compare("factor_match_score", a, b)
     score = cosines.abs()
@@ -201,9 +204,10 @@ def factor_match_score(a: Any, b: Any, *, weight_penalty: bool = True) -> float:
 def core_consistency(x: Any, cp: Any) -> float:
     r"""Core consistency diagnostic (CORCONDIA) of a CP model, in percent.
 
-    ``100 * (1 - sum (g - t)^2 / R)`` with ``g = x x_0 pinv(A_0) x_1 pinv(A_1) ...`` the least-squares Tucker
-    core for the model's factors (weights in the first) and ``t`` the superdiagonal core of ones. Near 100:
-    the data support R components; below about 50, or negative: too many.
+    ``100 * (1 - sum (g - t)^2 / R)`` with ``g = x x_0 pinv(A_0) x_1 pinv(A_1) ...`` the
+    least-squares Tucker core for the model's factors (weights in the first) and ``t`` the
+    superdiagonal core of ones. Near 100: the data support R components; below about 50, or
+    negative: too many.
 
     Parameters
     ----------
@@ -220,14 +224,11 @@ def core_consistency(x: Any, cp: Any) -> float:
     ValueError, TypeError
         If the model does not describe a tensor of ``x``'s shape.
 
-    Notes
-    -----
-    One chain of n-mode products, 2 R prod(I_n) flops, in double precision beyond the first; core of R^N.
+    Notes ----- One chain of n-mode products, 2 R prod(I_n) flops, in double precision beyond the
+    first; core of R^N.
 
-    References
-    ----------
-    Bro and Kiers, J. Chemometrics 17 (2003); Papalexakis and Faloutsos, ICASSP 2015 (pseudo-inverses mode
-    by mode).
+    References ---------- Bro and Kiers, J. Chemometrics 17 (2003); Papalexakis and Faloutsos,
+    ICASSP 2015 (pseudo-inverses mode by mode).
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The whole numerics policy: which type computes, which type solves, and when a number is noise.
 
-Arrays are *stored* in any of ``STORAGE_DTYPES``. Contractions run in ``compute_dtype``; everything of
-size R x R, and every scalar of the fit, is in ``solve_dtype`` (double precision).
+Arrays are *stored* in any of ``STORAGE_DTYPES``. Contractions run in ``compute_dtype``; everything
+of size R x R, and every scalar of the fit, is in ``solve_dtype`` (double precision).
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def unit_roundoff(dtype: torch.dtype, precision: str = "ieee") -> float:
 def explicit_residual_below(dtype: torch.dtype) -> float:
     """Relative error e below which ``||X||^2 - 2 <X, M> + ||M||^2`` has lost its digits.
 
-    The formula gives ``e^2`` with an absolute error of a few ``eps``; at ``e = 10 sqrt(eps)`` each of
-    them is half a percent of e. (Measured on 30 x 40 x 50 in float32 at e = 0.01: 2.4e-7 in ``e^2``.)
+    The formula gives ``e^2`` with an absolute error of a few ``eps``; at ``e = 10 sqrt(eps)`` each
+    of them is half a percent of e. (Measured on 30 x 40 x 50 in float32 at e = 0.01: 2.4e-7 in
+    ``e^2``.)
     """
     return 10.0 * torch.finfo(compute_dtype(dtype)).eps ** 0.5
 
@@ -74,10 +75,11 @@ def precision_floor(dtype: torch.dtype) -> float:
 def pivot_tolerance(dtype: torch.dtype, rank: int) -> float:
     """Smallest relative Cholesky pivot that is taken as a direction and not as rounding.
 
-    A pivot relative to its diagonal is the squared sine of the angle between a Khatri-Rao column and
-    the ones before it. A solve along that direction multiplies the rounding of the MTTKRP, near ``eps``,
-    by ``1 / pivot``: below ``eps`` the solution there is noise. (Exact rank 1 fitted at rank 3 in
-    float32 from a random start ended at an error of 6e-4 with pivots allowed down to 5e-10.)
+    A pivot relative to its diagonal is the squared sine of the angle between a Khatri-Rao column
+    and the ones before it. A solve along that direction multiplies the rounding of the MTTKRP, near
+    ``eps``, by ``1 / pivot``: below ``eps`` the solution there is noise. (Exact rank 1 fitted at
+    rank 3 in float32 from a random start ended at an error of 6e-4 with pivots allowed down to
+    5e-10.)
     """
     return 4.0 * rank * torch.finfo(dtype).eps
 
@@ -87,8 +89,8 @@ def matmul_precision(precision: str | None, device: torch.device) -> Iterator[No
     """Hold torch's own matrix products to ``precision`` inside the block.
 
     Does nothing where torch is already set so, which is its default. Otherwise torch's process-wide
-    setting is changed for the length of the block and put back; ``None`` follows torch's setting.
-    A CPU has no single-pass mode worth having, so there every explicit choice computes in ``"ieee"``.
+    setting is changed for the length of the block and put back; ``None`` follows torch's setting. A
+    CPU has no single-pass mode worth having, so there every explicit choice computes in ``"ieee"``.
     """
     on_cuda = device.type == "cuda"
     wanted = precision if precision is None or on_cuda else "ieee"

@@ -27,7 +27,8 @@ def progress_bar(show: bool, total: int, callback: Callback | None) -> Iterator[
         from tqdm.auto import tqdm
     except ImportError:
         raise ImportError(
-            "progress: tqdm is not installed; run pip install 'tensorfast[progress]' or pass progress=False"
+            "progress: tqdm is not installed; run pip install 'tensorfast[progress]' "
+            "or pass progress=False"
         ) from None
     with tqdm(total=total, unit="sweep") as bar:
 

@@ -48,7 +48,9 @@ def cp_to_tensor(cp: Any) -> Any:
     shape = [f.shape[0] for f in given]
     cut = middle(shape)
     left = baseline.khatri_rao(given[:cut], weights)
-    right = baseline.khatri_rao(given[cut:]) if cut < len(given) else left.new_ones(1, left.shape[1])
+    right = (
+        baseline.khatri_rao(given[cut:]) if cut < len(given) else left.new_ones(1, left.shape[1])
+    )
     return arrays.in_kind((left @ right.t()).reshape(shape), cp[1][0])
 
 
@@ -114,7 +116,8 @@ def bring_tucker(op: str, tucker: Any) -> tuple[Tensor, list[Tensor]]:
     matrices = arrays.as_tensors(op, "factors", factors)
     if len(matrices) != core.ndim:
         raise ValueError(
-            f"{op}: got {len(matrices)} factors but the core has {core.ndim} modes; expected one a mode"
+            f"{op}: got {len(matrices)} factors but the core has {core.ndim} modes; "
+            "expected one a mode"
         )
     for n, matrix in enumerate(matrices):
         if matrix.ndim != 2 or matrix.shape[1] != core.shape[n]:
@@ -147,10 +150,10 @@ def expand(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
 
 
 def cp_residual_norm(x: Tensor, factors: Sequence[Tensor], double: bool = False) -> float:
-    """``||x - [[factors]]||`` from the residual itself, in the computing type or in double precision.
+    """``||x - [[factors]]||`` from the residual itself, in double precision if asked for.
 
-    2 numel(x) R flops and one read of ``x``; workspace is a slab and the Khatri-Rao products of the first
-    and of the last modes. Squares are summed in float64.
+    2 numel(x) R flops and one read of ``x``; workspace is a slab and the Khatri-Rao products of the
+    first and of the last modes. Squares are summed in float64.
     """
     dtype = solve_dtype(x.dtype) if double else compute_dtype(x.dtype)
     cut = middle(x.shape)
@@ -178,7 +181,7 @@ def _row_blocks(x: Tensor, cut: int) -> Iterator[tuple[int, Tensor]]:
 def tucker_residual_norm(
     x: Tensor, core: Tensor, factors: Sequence[Tensor], double: bool = False
 ) -> float:
-    """``||x - core x_0 U_0 x_1 U_1 ...||`` from the residual itself, slab by slab of the slowest mode."""
+    """``||x - core x_0 U_0 x_1 U_1 ...||`` from the residual itself, slab by slab."""
     dtype = solve_dtype(x.dtype) if double else compute_dtype(x.dtype)
     order = baseline.by_stride(x)
     x, core = x.permute(order), core.permute(order).to(dtype)
@@ -186,7 +189,10 @@ def tucker_residual_norm(
     total = 0.0
     for lo, hi in baseline.slabs(x):
         # The slab's own rows first: what follows is never larger than the slab.
-        slab = expand(baseline.ttm(core, first[lo:hi], 0), [torch.eye(hi - lo, dtype=dtype, device=x.device), *others])
+        slab = expand(
+            baseline.ttm(core, first[lo:hi], 0),
+            [torch.eye(hi - lo, dtype=dtype, device=x.device), *others],
+        )
         total += _squares(x[lo:hi].to(dtype) - slab)
     return math.sqrt(total)
 

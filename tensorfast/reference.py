@@ -43,9 +43,7 @@ def khatri_rao(factors: Sequence[Tensor], weights: Tensor | None = None) -> Tens
     return out.reshape(-1, out.shape[-1])
 
 
-def mttkrp(
-    x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | None = None
-) -> Tensor:
+def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | None = None) -> Tensor:
     """``out[i_n, r] = weights[r] sum x[i_0, ...] prod_{m != n} conj(A_m[i_m, r])``.
 
     ``others`` are the factors of all modes but ``mode``.
@@ -59,7 +57,7 @@ def mttkrp(
 
 
 def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor:
-    """``out[..., j, ...] = sum_i x[..., i, ...] matrix[j, i]``; ``conj(matrix[i, j])`` if transposed."""
+    """``out[..., j, ...] = sum_i x[..., i, ...] matrix[j, i]``, or ``conj(matrix[i, j])``."""
     modes = _letters(x.ndim)
     new = modes.replace(modes[mode], _R)
     operand = matrix.conj() if transpose else matrix

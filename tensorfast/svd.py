@@ -1,4 +1,4 @@
-"""Truncated singular value decompositions, and leading subspaces of unfoldings without unfolding."""
+"""Truncated singular value decompositions, and sketches of unfoldings without unfolding."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["generator", "leading_subspace", "orthonormal", "truncated_svd"]
 
 METHODS = ("auto", "full", "gram", "randomized")
 
-#: Extra columns of a random sketch, and rounds of power iteration: Halko, Martinsson and Tropp, SIAM
-#: Review 53 (2011), section 4.
+#: Extra columns of a random sketch, and rounds of power iteration: Halko, Martinsson and Tropp,
+#: SIAM Review 53 (2011), section 4.
 OVERSAMPLE = 8
 POWER_STEPS = 2
 
-#: Up to this length of the shorter side the Gram matrix's eigenvectors are exact and cost little more
-#: than sketching: eigh of 512 x 512 takes about 20 ms on two cores.
+#: Up to this length of the shorter side the Gram matrix's eigenvectors are exact and cost little
+#: more than sketching: eigh of 512 x 512 takes about 20 ms on two cores.
 GRAM_UP_TO = 512
 
 
@@ -30,7 +30,8 @@ def generator(op: str, seed: int | torch.Generator | None, device: torch.device)
     if isinstance(seed, torch.Generator):
         if seed.device.type != device.type:
             raise ValueError(
-                f"{op}: seed is a generator on {seed.device} but x is on {device}; expected the same device"
+                f"{op}: seed is a generator on {seed.device} but x is on {device}; expected the "
+                "same device"
             )
         return seed
     made = torch.Generator(device=device)
@@ -49,16 +50,26 @@ def gaussian(
 
 
 def orthonormal(a: Tensor) -> Tensor:
-    """Orthonormal basis of the columns of ``a``; columns that vanish are replaced by arbitrary ones."""
+    """Orthonormal basis of the columns of ``a``, arbitrary where they vanish."""
     return torch.linalg.qr(a).Q
+
+
+def sketch_pays(size: int, rank: int) -> bool:
+    """Whether a sketch of an unfolding with ``size`` rows costs less than its Gram matrix.
+
+    6 (rank + 8) numel flops against 2 size numel in double precision, which take twice as long;
+    below 128 rows neither takes any time. (200^3 to rank 20 on two cores: 25 against 48
+    milliseconds a mode.)
+    """
+    return size >= 128 and size > 3 * (rank + OVERSAMPLE)
 
 
 def leading_subspace(x: Tensor, mode: int, rank: int, rng: torch.Generator) -> Tensor:
     """Approximate the ``rank`` leading left singular vectors of an unfolding, ``rank <= I_n``.
 
     A sketch ``Y = unfold(x, n) @ khatri_rao(random)`` (an MTTKRP, so that the test matrix is never
-    formed), then one step of subspace iteration through ``x`` and Rayleigh-Ritz on it. Three reads of
-    ``x``, 6 (rank + 8) numel(x) flops; workspace (rank + 8) / I_n of ``x``.
+    formed), then one step of subspace iteration through ``x`` and Rayleigh-Ritz on it. Three reads
+    of ``x``, 6 (rank + 8) numel(x) flops; workspace (rank + 8) / I_n of ``x``.
     """
     columns = rank + OVERSAMPLE
     dtype = compute_dtype(x.dtype)
@@ -77,7 +88,7 @@ def leading_subspace(x: Tensor, mode: int, rank: int, rng: torch.Generator) -> T
 
 
 def _cross(x: Tensor, y: Tensor, mode: int) -> Tensor:
-    """``unfold(x, n) @ unfold(y, n)^H`` for tensors that differ in mode ``n`` only, block by block."""
+    """``unfold(x, n) @ unfold(y, n)^H`` of tensors that differ in mode ``n`` only."""
     axis = 0 if mode else x.ndim - 1
     out = y.new_zeros(x.shape[mode], y.shape[mode])
     step = max(1, baseline.SLAB * x.shape[axis] // x.numel())
@@ -103,13 +114,13 @@ def truncated_svd(
         Number of triplets; cut to ``min(m, n)``.
     method : {"auto", "full", "gram", "randomized"}
         - ``"full"``: LAPACK's divide and conquer, then cut. Most accurate, slowest.
-        - ``"gram"``: eigenvectors of the smaller Gram matrix in double precision. Singular values below
-          1.5e-8 of the largest are lost in it.
-        - ``"randomized"``: Gaussian sketch of ``rank + 8`` columns, two power steps, orthonormalised in
-          between.
-        - ``"auto"``: ``"full"`` where the smaller side is at most 64 or ``rank`` is more than half of it;
-          for float32 ``"gram"`` where it is at most 512; else ``"randomized"`` if ``rank + 8`` is at
-          most a quarter of it, else ``"full"``.
+        - ``"gram"``: eigenvectors of the smaller Gram matrix in double precision. Singular values
+          below 1.5e-8 of the largest are lost in it.
+        - ``"randomized"``: Gaussian sketch of ``rank + 8`` columns, two power steps,
+          orthonormalised in between.
+        - ``"auto"``: ``"full"`` where the smaller side is at most 64 or ``rank`` is more than half
+          of it; for float32 ``"gram"`` where it is at most 512; else ``"randomized"`` if ``rank +
+          8`` is at most a quarter of it, else ``"full"``.
     seed : int or torch.Generator, optional
 
     Returns
@@ -125,9 +136,8 @@ def truncated_svd(
     ValueError, TypeError
         If ``a`` is not a non-empty matrix of finite values, or ``rank`` or ``method`` do not fit.
 
-    Notes
-    -----
-    Flops: full O(m n min(m, n)); gram 2 m n min(m, n) in float64; randomized about 12 m n (rank + 8).
+    Notes ----- Flops: full O(m n min(m, n)); gram 2 m n min(m, n) in float64; randomized about 12 m
+    n (rank + 8).
 
     References
     ----------
@@ -207,7 +217,7 @@ def _signed(u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def tail_cut(values: Tensor, budget: float) -> int:
-    """Return the fewest leading entries whose omitted tail sums to at most ``budget``; at least 1."""
+    """Return the fewest leading entries whose tail sums to at most ``budget``; at least 1."""
     tail = torch.cumsum(values.flip(0).clamp(min=0), 0)
     omitted = int((tail <= budget).sum())
     return max(1, math.prod(values.shape) - omitted)

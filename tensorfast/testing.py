@@ -10,7 +10,8 @@ For the tests of this library and of code that builds on it::
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from . import reference
 from .precision import compute_dtype, solve_dtype, unit_roundoff
 
-__all__ = ["PROBLEMS", "Problem", "assert_close", "planted", "random_cp"]
+__all__ = ["PROBLEMS", "Problem", "assert_close", "planted", "poisoned_memory", "random_cp"]
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,30 @@ def planted(
     gaussian = torch.randn(model.shape, generator=generator, dtype=solve)
     gaussian *= noise * torch.linalg.vector_norm(model) / torch.linalg.vector_norm(gaussian)
     return (model + gaussian).to(dtype), (weights, factors)
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Fill with NaN whatever memory torch hands out uninitialised, inside the block.
+
+    An entry of a result that was never written, or was added to before it was cleared, then shows.
+
+    Examples
+    --------
+    >>> with poisoned_memory():
+    ...     print(torch.empty(2))
+    tensor([nan, nan])
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def assert_close(

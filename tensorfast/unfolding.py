@@ -14,8 +14,8 @@ __all__ = ["fold", "unfold"]
 def unfold(x: Any, mode: int) -> Any:
     r"""Lay mode ``mode`` of a tensor along the rows of a matrix.
 
-    ``unfold(x, n)[i_n, j] = x[i_0, ..., i_{N-1}]`` with ``j`` running over the other modes in C order
-    (the last varies fastest), that is ``moveaxis(x, n, 0).reshape(I_n, -1)``.
+    ``unfold(x, n)[i_n, j] = x[i_0, ..., i_{N-1}]`` with ``j`` running over the other modes in C
+    order (the last varies fastest), that is ``moveaxis(x, n, 0).reshape(I_n, -1)``.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def fold(m: Any, mode: int, shape: Sequence[int]) -> Any:
     expected = (sizes[n], math.prod(rest))
     if tuple(matrix.shape) != expected:
         raise ValueError(
-            f"fold: m has shape {tuple(matrix.shape)}; expected {expected} for mode {n} of a tensor of "
-            f"shape {tuple(sizes)}"
+            f"fold: m has shape {tuple(matrix.shape)}; expected {expected} for mode {n} of a "
+            f"tensor of shape {tuple(sizes)}"
         )
     return arrays.in_kind(matrix.reshape([sizes[n], *rest]).movedim(0, n), m)

@@ -41,8 +41,8 @@ def cp_als(
 ) -> CPTensor:
     r"""CP decomposition (CANDECOMP/PARAFAC) by alternating least squares.
 
-    Fits ``x[i, j, ...] ~ sum_r weights[r] A[i, r] B[j, r] ...`` by minimising ``||x - model||`` (plus
-    ``l2_reg * sum_n ||A_n||^2``) over one factor at a time, the modes in increasing order.
+    Fits ``x[i, j, ...] ~ sum_r weights[r] A[i, r] B[j, r] ...`` by minimising ``||x - model||``
+    (plus ``l2_reg * sum_n ||A_n||^2``) over one factor at a time, the modes in increasing order.
 
     Parameters
     ----------
@@ -52,8 +52,8 @@ def cp_als(
     rank : int
         Number of components R.
     init : {"svd", "random"}, CPTensor or (weights, factors)
-        ``"svd"``: leading left singular vectors of each unfolding by a randomised range finder, columns
-        beyond I_n random. A given model is not modified.
+        ``"svd"``: leading left singular vectors of each unfolding by a randomised range finder,
+        columns beyond I_n random. A given model is not modified.
     n_init : int
         Number of starts. This version runs one.
     n_iter_max : int
@@ -63,13 +63,13 @@ def cp_als(
     l2_reg : float
         Weight of the squared norms of the factors in the objective.
     normalize : bool
-        Return columns of length 1 and put the lengths into ``weights``; the columns of fixed modes stay
-        as given. Else ``weights`` are ones. The iterates are the same.
+        Return columns of length 1 and put the lengths into ``weights``; the columns of fixed modes
+        stay as given. Else ``weights`` are ones. The iterates are the same.
     fixed_modes : sequence of int
         Modes whose given factor is kept.
     line_search : bool
-        Extrapolate along the last change every second sweep and keep what lowers the error. One more
-        read of ``x`` a trial; worthwhile when convergence is slow.
+        Extrapolate along the last change every second sweep and keep what lowers the error. One
+        more read of ``x`` a trial; worthwhile when convergence is slow.
     batch_dims : int
         Leading axes that index independent tensors. This version takes 0.
     precision : {"ieee", "tf32", "bf16"} or None
@@ -86,24 +86,24 @@ def cp_als(
     Returns
     -------
     CPTensor
-        Iterates as ``weights, factors``; ``info`` tells how the fit went. Arrays are of ``x``'s kind and
-        on its device, in its type (float32 for half precision).
+        Iterates as ``weights, factors``; ``info`` tells how the fit went. Arrays are of ``x``'s
+        kind and on its device, in its type (float32 for half precision).
 
     Raises
     ------
     ValueError, TypeError
         Before any work, naming what was given and what is required.
 
-    Notes
-    -----
-    **Cost.** A sweep reads ``x`` between N / (N - 1) and N times, 2 R prod(I_n) flops each: a cost model
-    picks among exact schedules (mode by mode, dimension tree, multi-sweep dimension tree), all of which
-    compute plain ALS's iterates. Workspace is at most half of ``x``, mostly far less.
+    Notes ----- **Cost.** A sweep reads ``x`` between N / (N - 1) and N times, 2 R prod(I_n) flops
+    each: a cost model picks among exact schedules (mode by mode, dimension tree, multi-sweep
+    dimension tree), all of which compute plain ALS's iterates. Workspace is at most half of ``x``,
+    mostly far less.
 
     **Numerics.** Grams, their products, the solves and the scalars of the fit are double precision.
-    ``info.rel_errors`` are true: where ``||X||^2 - 2<X,M> + ||M||^2`` has lost its digits, the residual
-    itself is computed. Singular normal equations get a rising relative ridge, and ``info.message`` says so.
-    ``info.status`` is ``"degenerate"`` where components diverge against each other.
+    ``info.rel_errors`` are true: where ``||X||^2 - 2<X,M> + ||M||^2`` has lost its digits, the
+    residual itself is computed. Singular normal equations get a rising relative ridge, and
+    ``info.message`` says so. ``info.status`` is ``"degenerate"`` where components diverge against
+    each other.
 
     Deterministic for a fixed seed and number of threads. Results are detached from autograd.
 
@@ -134,10 +134,10 @@ def cp_als(
     fixed = _check.modes(op, fixed_modes, tensor.ndim, "fixed_modes")
     free = [n for n in range(tensor.ndim) if n not in fixed]
     if not free:
-        raise ValueError(f"{op}: fixed_modes is {tuple(fixed_modes)}; expected at least one mode free")
+        raise ValueError(f"{op}: fixed_modes is {fixed}; expected at least one mode to be free")
     if fixed and isinstance(init, str):
         raise ValueError(
-            f"{op}: fixed_modes is {tuple(fixed_modes)} but init is {init!r}; pass the factors to keep "
+            f"{op}: fixed_modes is {fixed} but init is {init!r}; pass the factors to keep "
             "as init=(weights, factors)"
         )
     with torch.inference_mode(), matmul_precision(precision, tensor.device):

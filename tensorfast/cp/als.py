@@ -39,8 +39,8 @@ def als(
 ) -> tuple[list[Tensor], ConvergenceInfo]:
     """Run sweeps from ``factors`` until a rule says stop.
 
-    One sweep updates the modes ``free`` in increasing order, each by its least-squares problem with all
-    the others fixed, and ends with the true relative error.
+    One sweep updates the modes ``free`` in increasing order, each by its least-squares problem with
+    all the others fixed, and ends with the true relative error.
     """
     factors = list(factors)
     free = sorted(free)
@@ -88,9 +88,7 @@ def als(
     return factors, describe(status, errors, tol, update.ridge, pair)
 
 
-def _products(
-    operand: Operand, schedule: Schedule, factors: Sequence[Tensor]
-) -> Iterator[Tensor]:
+def _products(operand: Operand, schedule: Schedule, factors: Sequence[Tensor]) -> Iterator[Tensor]:
     """Yield MTTKRPs in update order for ever, from the sweep's first mode on."""
     while True:
         for run in schedule.runs:
@@ -101,7 +99,7 @@ def _products(
 def _relative_error(
     operand: Operand, product: Tensor, factors: Sequence[Tensor], grams: Sequence[Tensor], mode: int
 ) -> float:
-    """``||X - M|| / ||X||``; ``product`` is the MTTKRP of ``mode`` with all other factors current."""
+    """Return ``||X - M|| / ||X||``, given the MTTKRP of ``mode`` with all others current."""
     wide = grams[0].dtype
     inner = torch.vdot(factors[mode].to(wide).view(-1), product.to(wide).view(-1)).real
     model = hadamard(grams).sum().real

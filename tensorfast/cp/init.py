@@ -30,7 +30,8 @@ def initial_factors(
     if isinstance(init, str):
         if init not in ("svd", "random"):
             raise ValueError(
-                f"{op}: init is {init!r}; expected 'svd', 'random', a CPTensor or (weights, factors)"
+                f"{op}: init is {init!r}; expected 'svd', 'random', a CPTensor or "
+                "(weights, factors)"
             )
         rng = generator(op, seed, x.device)
         start = _random(x, rank, rng)

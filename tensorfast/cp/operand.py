@@ -1,7 +1,7 @@
 """What the ALS engine asks of its data, and the dense tensor's answer.
 
-The engine never touches the data itself. Whatever offers the methods of `Operand` (a sparse tensor, one
-larger than memory, one spread over machines) can be decomposed.
+The engine never touches the data itself. Whatever offers the methods of `Operand` (a sparse tensor,
+one larger than memory, one spread over machines) can be decomposed.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class DenseOperand:
     Parameters
     ----------
     x : Tensor
-        Not copied: a permutation of a C-ordered tensor is walked in its own memory order; strided slices
-        and half precision are lifted block by block.
+        Not copied: a permutation of a C-ordered tensor is walked in its own memory order; strided
+        slices and half precision are lifted block by block.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -76,7 +76,7 @@ class DenseOperand:
         return tree.mttkrps(tree.from_data(self._x, factors), factors)
 
     def residual_norm(self, factors: Sequence[Tensor]) -> float:
-        """Return the exact residual norm, in double precision where the computing type is too coarse."""
+        """Return the exact residual norm, in double precision where less is too coarse."""
         ordered = [factors[mode] for mode in self._order]
         norm = reconstruct.cp_residual_norm(self._x, ordered)
         floor = 100 * precision_floor(self.dtype) * math.sqrt(self.squared_norm)

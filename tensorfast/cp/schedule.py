@@ -1,14 +1,15 @@
 r"""Exact schedules of an ALS sweep: which contraction of the data serves which updates.
 
-ALS updates modes in a fixed cyclic order. A *run* is a stretch of that cyclic order whose MTTKRPs all
-come from one contraction of ``x``: that with the factors of every mode outside the run, none of which
-changes while the run lasts. Inside the run the partial result is halved recursively. So every schedule
-computes plain ALS's iterates, and a schedule is nothing but a way to cut the cyclic order into runs:
+ALS updates modes in a fixed cyclic order. A *run* is a stretch of that cyclic order whose MTTKRPs
+all come from one contraction of ``x``: that with the factors of every mode outside the run, none of
+which changes while the run lasts. Inside the run the partial result is halved recursively. So every
+schedule computes plain ALS's iterates, and a schedule is nothing but a way to cut the cyclic order
+into runs:
 
 - mode by mode: runs of length 1, N reads of ``x`` a sweep;
 - binary dimension tree: each sweep cut in two, 2 reads;
-- multi-sweep dimension tree: runs of length m < N that cross the ends of sweeps, N / m reads a sweep,
-  N / (N - 1) at best.
+- multi-sweep dimension tree: runs of length m < N that cross the ends of sweeps, N / m reads a
+  sweep, N / (N - 1) at best.
 
 References: Phan, Tichavsky, Cichocki, IEEE Trans. Signal Process. 61 (2013); Ma and Solomonik,
 arXiv:2010.12056 (multi-sweep dimension tree).
@@ -29,8 +30,8 @@ Run = tuple[int, ...]
 class Machine:
     """Rates that the cost model weighs against each other.
 
-    Only their ratios matter. Measured on two cores of a server CPU, float32: matrix products at 110 to
-    160 GFLOP/s, 40 GB/s from memory, a product-and-sum over a partial result at 30 GB/s, and 20
+    Only their ratios matter. Measured on two cores of a server CPU, float32: matrix products at 110
+    to 160 GFLOP/s, 40 GB/s from memory, a product-and-sum over a partial result at 30 GB/s, and 20
     microseconds for the handful of calls that one contraction takes.
     """
 
@@ -98,9 +99,11 @@ def _run_cost(
     """Predict seconds for the updates of a run, and elements of the largest partial result kept."""
     numel = math.prod(sizes)
     kept = math.prod(sizes[m] for m in run) * rank
-    seconds = machine.call + 2.0 * numel * rank / machine.flops + numel * itemsize / machine.bandwidth
+    seconds = (
+        machine.call + 2.0 * numel * rank / machine.flops + numel * itemsize / machine.bandwidth
+    )
     inside = set(run)
-    both_sides = 0 < min(inside) and max(inside) < len(sizes) - 1
+    both_sides = min(inside) > 0 and max(inside) < len(sizes) - 1
     if both_sides and len(inside) == max(inside) - min(inside) + 1:
         # The first side's result passes through the cache once more.
         before = math.prod(sizes[: min(inside)])
@@ -142,8 +145,8 @@ def plan(
 ) -> Schedule:
     """Return the schedule with the lowest predicted time whose workspace is acceptable.
 
-    A kept partial result may take half as much as the tensor, or a few MiB; mode by mode keeps none.
-    The tensor is taken to lie in C order.
+    A kept partial result may take half as much as the tensor, or a few MiB; mode by mode keeps
+    none. The tensor is taken to lie in C order.
     """
     allowed = max(math.prod(sizes) // 2, 1 << 20)
     candidates = []

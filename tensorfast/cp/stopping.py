@@ -76,9 +76,9 @@ class DivergenceWatch:
 
     A tensor without a best approximation of rank R shows in two components that turn in opposite
     directions and lengthen, what they model being their difference. So the two most nearly opposite
-    components are taken to diverge if their cosine is below ``OPPOSITE`` and the shorter has grown by
-    ``GROWTH`` since about half of the sweeps ago. (On the textbook border-rank tensor, sweep 100 to
-    200: cosine -0.86, growth 1.2; a bounded pair stands still.)
+    components are taken to diverge if their cosine is below ``OPPOSITE`` and the shorter has grown
+    by ``GROWTH`` since about half of the sweeps ago. (On the textbook border-rank tensor, sweep 100
+    to 200: cosine -0.86, growth 1.2; a bounded pair stands still.)
 
     References
     ----------
@@ -126,47 +126,53 @@ def hadamard(grams: Sequence[Tensor]) -> Tensor:
     return out
 
 
+_MESSAGES = {
+    "converged": "The relative error changed by less than tol={tol:g} in the last of {sweeps}.",
+    "max_iter": "All {sweeps} ran; raise n_iter_max or tol if the error {error:.3g} still falls.",
+    "stopped": "The callback stopped the iteration after {sweeps}.",
+    "precision_limit": (
+        "After {sweeps} the relative error {error:.3g} is at the rounding level of the data's type; "
+        "use float64 data to go further."
+    ),
+    "rounding": (
+        "After {sweeps} the relative error {error:.3g} rose by rounding: the data's type resolves "
+        "no further progress; use float64 data to go further."
+    ),
+    "degenerate": (
+        "After {sweeps} components {pair[0]} and {pair[1]} diverge against each other (cosine "
+        "{pair[2]:.4f}): the tensor seems to have no best approximation of this rank; lower the "
+        "rank, or bound the factors with l2_reg."
+    ),
+    "ridge": (
+        " The normal equations were singular (the rank is above what the data hold, or columns are "
+        "collinear); a relative ridge of up to {ridge:.0e} was added."
+    ),
+}
+
+
 def describe(
-    status: str, errors: Sequence[float], tol: float, ridge: float, pair: tuple[int, int, float] | None
+    status: str,
+    errors: Sequence[float],
+    tol: float,
+    ridge: float,
+    pair: tuple[int, int, float] | None,
 ) -> ConvergenceInfo:
-    """Put the outcome of a fit into words."""
-    last = errors[-1]
-    sweeps = f"{len(errors)} sweep{'s' if len(errors) > 1 else ''}"
-    text = {
-        "converged": f"The relative error changed by less than tol={tol:g} in the last of {sweeps}.",
-        "max_iter": f"All {sweeps} ran; raise n_iter_max or tol if the error {last:.3g} still falls.",
-        "stopped": f"The callback stopped the iteration after {sweeps}.",
-        "precision_limit": (
-            f"The relative error {last:.3g} is at the rounding level of the data's type after {sweeps}; "
-            "use float64 data to go further."
-        ),
-    }
-    message = text.get(status, "")
-    if errors[-1] == 0:
-        message = f"The fit is exact after {sweeps}."
+    """Put the outcome of a fit into words.
+
+    A diverging ``pair`` overrides every status but ``"precision_limit"``, where the fit is perfect.
+    """
+    kind = status
     if status == "precision_limit" and len(errors) > 1 and errors[-1] > errors[-2]:
-        message = (
-            f"The relative error {last:.3g} rose by rounding after {sweeps}: the data's type resolves no "
-            "further progress; use float64 data to go on."
-        )
-    if pair is not None and status != "precision_limit":
-        r, s, cosine = pair
-        message = (
-            f"Components {r} and {s} diverge against each other (cosine {cosine:.4f}) after {sweeps}: "
-            "the tensor seems to have no best approximation of this rank; lower the rank, or bound the "
-            "factors with l2_reg."
-        )
-        status = "degenerate"
-    if ridge:
-        message += (
-            f" The normal equations were singular (the rank is above what the data hold, or columns are "
-            f"collinear); a relative ridge of up to {ridge:.0e} was added."
-        )
+        kind = "rounding"
+    elif pair is not None and status != "precision_limit":
+        kind = status = "degenerate"
+    sweeps = f"{len(errors)} sweep{'s' if len(errors) > 1 else ''}"
+    text = _MESSAGES[kind] + (_MESSAGES["ridge"] if ridge else "")
     return ConvergenceInfo(
         n_iter=len(errors),
         rel_errors=tuple(errors),
-        fit=1.0 - last,
+        fit=1.0 - errors[-1],
         converged=status in ("converged", "precision_limit"),
         status=status,
-        message=message.strip(),
+        message=text.format(sweeps=sweeps, error=errors[-1], tol=tol, ridge=ridge, pair=pair),
     )

@@ -1,4 +1,4 @@
-"""The contractions of one run, laid out once: which modes go when, and which MTTKRP each leaf is."""
+"""The contractions of one run, laid out once: which modes go when, down to each MTTKRP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Contraction", "Node", "contraction_tree"]
 
 @dataclass(frozen=True)
 class Contraction:
-    """Neighbouring axes ``lo ... hi-1`` of what is at hand, contracted with the factors of ``modes``."""
+    """Axes ``lo ... hi-1`` of what is at hand, contracted with the factors of ``modes``."""
 
     lo: int
     hi: int
@@ -41,7 +41,8 @@ class Node:
     contractions : tuple of Contraction
         To be done one after another on the result above, the longest first.
     sides : tuple of Contraction or None
-        Where exactly both ends of the axes are contracted, the two of them as axes of the result above.
+        Where exactly both ends of the axes are contracted, the two of them as axes of the result
+        above.
     halves : tuple of Node
         The two halves of the run; none below a single mode.
     """
@@ -70,7 +71,7 @@ class Node:
         return partial
 
     def mttkrps(self, partial: Tensor, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``(mode, mttkrp)`` in update order; the caller replaces ``factors[mode]`` in between."""
+        """Yield ``(mode, mttkrp)`` in update order; the caller updates factors in between."""
         if not self.halves:
             yield self.run[0], partial
             return
@@ -79,7 +80,7 @@ class Node:
 
 
 def contraction_tree(axes: Sequence[int], run: Run, sizes: Sequence[int]) -> Node:
-    """Lay out the contractions that lead from ``axes`` (modes in memory order) to those of ``run``."""
+    """Lay out the contractions from ``axes`` (modes in memory order) to those of ``run``."""
     kept = [mode for mode in axes if mode in run]
     stretches = _stretches(axes, set(run))
     halves: tuple[Node, ...] = ()

@@ -1,8 +1,8 @@
 """Update rules: what a mode's new factor is, given its normal equations.
 
-A rule is called with the Gram matrix of the other modes' Khatri-Rao product, the MTTKRP and the current
-factor, and returns the new factor. Least squares is the first; non-negativity and other constraints are
-more of the same shape.
+A rule is called with the Gram matrix of the other modes' Khatri-Rao product, the MTTKRP and the
+current factor, and returns the new factor. Least squares is the first; non-negativity and other
+constraints are more of the same shape.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ class UpdateRule(Protocol):
 
 
 class LeastSquares:
-    """Solve ``H A^T = M^T`` in double precision, ``H`` the Hadamard product of the others' ``A_m^H A_m``.
+    """Solve ``H A^T = M^T`` in double precision, ``H`` the Hadamard product of the other Grams.
 
-    Where ``H`` is singular to the precision of the data, a relative ridge is added that rises until the
-    factorisation succeeds. The ridge is proximal, it pulls towards the current factor instead of towards
-    zero, ``(H + mu D) A^T = M^T + mu D A_current^T`` with ``D = diag(H)``: at a solution it changes nothing.
+    Where ``H`` is singular to the precision of the data, a relative ridge is added that rises until
+    the factorisation succeeds. The ridge is proximal, it pulls towards the current factor instead
+    of towards zero, ``(H + mu D) A^T = M^T + mu D A_current^T`` with ``D = diag(H)``: at a solution
+    it changes nothing.
 
     Parameters
     ----------
@@ -53,7 +54,8 @@ class LeastSquares:
     def __call__(self, gram: Tensor, mttkrp: Tensor, current: Tensor) -> Tensor:
         """Return the least-squares factor, contiguous and of the MTTKRP's type."""
         dtype = solve_dtype(mttkrp.dtype)
-        # Row-major and transposed: the column-major right-hand side that LAPACK takes without a copy.
+        # Row-major and transposed: the column-major right-hand side that LAPACK takes without a
+        # copy.
         right = mttkrp.to(dtype).t()
         if self.l2_reg:
             gram = gram + self.l2_reg * torch.eye(gram.shape[0], dtype=dtype, device=gram.device)
@@ -69,7 +71,9 @@ class LeastSquares:
         diagonal = gram.diagonal().real
         # A column that has vanished gets the mean weight, so that it stays where it is.
         mean = diagonal.mean()
-        weight = torch.where(diagonal > 0, diagonal, torch.where(mean > 0, mean, torch.ones_like(mean)))
+        weight = torch.where(
+            diagonal > 0, diagonal, torch.where(mean > 0, mean, torch.ones_like(mean))
+        )
         ridge = 2 * least
         while True:
             shifted = gram + torch.diag(ridge * weight).to(gram.dtype)
@@ -82,7 +86,7 @@ class LeastSquares:
 
 
 def _sound(lower: Tensor, info: Tensor, gram: Tensor, least: float) -> bool:
-    """Whether the factorisation succeeded with every pivot clear of rounding, relative to its diagonal."""
+    """Whether the factorisation succeeded with every pivot clear of rounding."""
     if int(info):
         return False
     pivots, squares = lower.diagonal().real.tolist(), gram.diagonal().real.tolist()

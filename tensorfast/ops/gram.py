@@ -21,7 +21,8 @@ def gram(
 ) -> Any:
     r"""Gram matrix of an unfolding, ``unfold(x, n) @ unfold(x, n)^H``.
 
-    ``out[i, j] = sum x[..., i, ...] conj(x[..., j, ...])``, the sum over all modes but ``n = mode``.
+    ``out[i, j] = sum x[..., i, ...] conj(x[..., j, ...])``, the sum over all modes but ``n =
+    mode``.
 
     Parameters
     ----------
@@ -30,9 +31,9 @@ def gram(
     mode : int
         0-based; negative modes count from the end.
     double : bool
-        Multiply and accumulate in double precision and return it. The singular values of the unfolding
-        are the square roots of the eigenvalues: in float32 those below 3.4e-4 of the largest are lost,
-        in double precision those below 1.5e-8.
+        Multiply and accumulate in double precision and return it. The singular values of the
+        unfolding are the square roots of the eigenvalues: in float32 those below 3.4e-4 of the
+        largest are lost, in double precision those below 1.5e-8.
     precision : {"ieee", "tf32", "bf16"} or None
     impl : str
         ``"auto"``, or the name of an implementation.

@@ -19,8 +19,8 @@ __all__ = ["khatri_rao"]
 def khatri_rao(factors: Sequence[Any], weights: Any = None, skip: int | None = None) -> Any:
     r"""Columnwise Kronecker product of matrices.
 
-    ``out[(i_0, ..., i_{N-1}), r] = weights[r] * prod_n factors[n][i_n, r]``, the first index slowest
-    (C order), so that it fits `tensorfast.unfold`.
+    ``out[(i_0, ..., i_{N-1}), r] = weights[r] * prod_n factors[n][i_n, r]``, the first index
+    slowest (C order), so that it fits `tensorfast.unfold`.
 
     Parameters
     ----------
@@ -100,12 +100,14 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
         part = _sum_against(full, factors, skip=n)
         part = part if weights is None else part * weights.conj()
         grads.append(gradient_of(factors[n], part))
-    grad_weights = None if weights is None else gradient_of(weights, _sum_against(full, factors, skip=None))
+    grad_weights = (
+        None if weights is None else gradient_of(weights, _sum_against(full, factors, skip=None))
+    )
     return grads, grad_weights, None
 
 
 def _sum_against(full: Tensor, factors: Sequence[Tensor], skip: int | None) -> Tensor:
-    """Contract ``full [I_0, ..., R]`` with the conjugate of every factor but one, last mode first."""
+    """Contract ``full [I_0, ..., R]`` with the conjugate of every factor but one."""
     for n in reversed(range(len(factors))):
         if n != skip:
             shape = [-1] + [1] * (full.ndim - n - 2) + [full.shape[-1]]
@@ -123,7 +125,9 @@ def _problem(factors: Sequence[Tensor]) -> _dispatch.Problem:
     return dataclasses.replace(problem, shape=shape)
 
 
-def _described(factors: Sequence[Any], weights: Any = None, skip: int | None = None) -> _dispatch.Problem:
+def _described(
+    factors: Sequence[Any], weights: Any = None, skip: int | None = None
+) -> _dispatch.Problem:
     return _problem(_arguments(factors, weights, skip)[0])
 
 
@@ -138,5 +142,7 @@ _dispatch.register(
 )
 _dispatch.register(
     "khatri_rao",
-    _dispatch.Implementation("reference", reference.khatri_rao, cost=lambda p: 2 * _rows(p) / 1e9 + 1e-4),
+    _dispatch.Implementation(
+        "reference", reference.khatri_rao, cost=lambda p: 2 * _rows(p) / 1e9 + 1e-4
+    ),
 )

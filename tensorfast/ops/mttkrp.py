@@ -28,9 +28,9 @@ def mttkrp(
 ) -> Any:
     r"""Matricised tensor times Khatri-Rao product.
 
-    ``out[i_n, r] = weights[r] * sum x[i_0, ..., i_{N-1}] prod_{m != n} conj(factors[m][i_m, r])``, the
-    sum over all modes but ``n = mode``; equal to
-    ``unfold(x, n) @ conj(khatri_rao(factors, weights, skip=n))`` without forming either.
+    ``out[i_n, r] = weights[r] * sum x[i_0, ..., i_{N-1}] prod_{m != n} conj(factors[m][i_m, r])``,
+    the sum over all modes but ``n = mode``; equal to ``unfold(x, n) @ conj(khatri_rao(factors,
+    weights, skip=n))`` without forming either.
 
     Parameters
     ----------
@@ -57,12 +57,10 @@ def mttkrp(
     ValueError, TypeError
         If shapes, ranks, types or the mode do not fit, or ``impl`` cannot serve the call.
 
-    Notes
-    -----
-    2 R prod(I_n) flops and one read of ``x``. The longer side of the mode is contracted by matrix
-    products, the shorter one column by column on a result that is still in cache; workspace is a few
-    MiB plus the Khatri-Rao product of each side. Deterministic for a fixed number of threads.
-    Differentiable, twice.
+    Notes ----- 2 R prod(I_n) flops and one read of ``x``. The longer side of the mode is contracted
+    by matrix products, the shorter one column by column on a result that is still in cache;
+    workspace is a few MiB plus the Khatri-Rao product of each side. Deterministic for a fixed
+    number of threads. Differentiable, twice.
 
     References
     ----------
@@ -153,7 +151,7 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
         grads.append(gradient_of(factor, _mttkrp(x, rest_of, m, weights, *end)))
 
     grad_weights = None
-    if needs_weights:
+    if weights is not None and needs_weights:
         plain = _mttkrp(x, others, n, None, *end)
         grad_weights = gradient_of(weights, (grad * plain.conj()).sum(0))
     return grad_x, grads, None, grad_weights, None, None
@@ -170,22 +168,29 @@ def _problem(
 
 
 def _described(
-    x: Any, factors: Sequence[Any], mode: int, weights: Any = None, *, precision: str | None = "ieee"
+    x: Any,
+    factors: Sequence[Any],
+    mode: int,
+    weights: Any = None,
+    *,
+    precision: str | None = "ieee",
 ) -> _dispatch.Problem:
     tensor, others, n, _ = _arguments(x, factors, mode, weights, precision)
     return _problem(tensor, others, n, precision)
 
 
 def _torch_cost(p: _dispatch.Problem) -> float:
-    """One pass at a GEMM rate, one read at memory speed (a laptop core's order of magnitude)."""
+    """Return the time of one pass at a GEMM rate and one read at memory speed."""
     return math.prod(p.shape) * (2 * p.rank / 1e11 + 4 / 2e10)
 
 
 def _reference_cost(p: _dispatch.Problem) -> float:
-    """The einsum writes and reads intermediates of up to R times the tensor."""
+    """Return the time to write and read intermediates of up to R times the tensor."""
     return 1e-4 + math.prod(p.shape) * p.rank * 8 / 1e10
 
 
 _dispatch.describe("mttkrp", _described)
 _dispatch.register("mttkrp", _dispatch.Implementation("torch", baseline.mttkrp, _torch_cost))
-_dispatch.register("mttkrp", _dispatch.Implementation("reference", reference.mttkrp, _reference_cost))
+_dispatch.register(
+    "mttkrp", _dispatch.Implementation("reference", reference.mttkrp, _reference_cost)
+)

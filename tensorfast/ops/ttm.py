@@ -72,12 +72,25 @@ def ttm(
     (2, 4)
     """
     tensor, a, n = _arguments("ttm", x, matrix, mode, transpose, precision)
-    out = _ttm(tensor, a.reshape(1, -1) if a.ndim == 1 else a, n, transpose and a.ndim == 2, precision, impl)
+    out = _ttm(
+        tensor,
+        a.reshape(1, -1) if a.ndim == 1 else a,
+        n,
+        transpose and a.ndim == 2,
+        precision,
+        impl,
+    )
     return arrays.in_kind(out.squeeze(n) if a.ndim == 1 else out, x)
 
 
 def _arguments(
-    op: str, x: Any, matrix: Any, mode: int, transpose: bool, precision: str | None, name: str = "matrix"
+    op: str,
+    x: Any,
+    matrix: Any,
+    mode: int,
+    transpose: bool,
+    precision: str | None,
+    name: str = "matrix",
 ) -> tuple[Tensor, Tensor, int]:
     tensor, a = arrays.as_tensor(op, "x", x), arrays.as_tensor(op, name, matrix)
     _check.storage(op, "x", tensor.dtype)
@@ -91,8 +104,8 @@ def _arguments(
     if a.shape[0 if transpose else -1] != size:
         wanted = f"({size}, J)" if transpose else f"(J, {size})"
         raise ValueError(
-            f"{op}: {name} has shape {tuple(a.shape)} but x.shape[{n}] is {size}; expected {wanted} or "
-            f"({size},)"
+            f"{op}: {name} has shape {tuple(a.shape)} but x.shape[{n}] is {size}; expected "
+            f"{wanted} or ({size},)"
         )
     return tensor, a.conj() if a.ndim == 1 and transpose else a, n
 
@@ -131,7 +144,9 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
         adjoint = _ttm(grad, matrix, ctx.mode, not ctx.transpose, ctx.precision, ctx.impl)
         grad_x = gradient_of(x, adjoint)
     if needs_matrix:
-        g, v = (t.movedim(ctx.mode, 0).reshape(t.shape[ctx.mode], -1) for t in (grad, x.to(grad.dtype)))
+        g, v = (
+            t.movedim(ctx.mode, 0).reshape(t.shape[ctx.mode], -1) for t in (grad, x.to(grad.dtype))
+        )
         grad_matrix = gradient_of(matrix, v @ g.mH if ctx.transpose else g @ v.mH)
     return grad_x, grad_matrix, None, None, None, None
 
@@ -158,8 +173,8 @@ def multi_ttm(
     x : array, shape (I_0, ..., I_{N-1})
     matrices : sequence of arrays, shapes (J_k, I_n) or (I_n, J_k) with ``transpose``, or (I_n,)
     modes : sequence of int, optional
-        The mode of each matrix; by default ``matrices[n]`` belongs to mode n. Modes keep the numbers that
-        they have in ``x``, also when a vector contracts one away.
+        The mode of each matrix; by default ``matrices[n]`` belongs to mode n. Modes keep the
+        numbers that they have in ``x``, also when a vector contracts one away.
     skip : int, optional
         A mode to leave alone; its matrix is not looked at.
     transpose : bool
@@ -175,10 +190,8 @@ def multi_ttm(
     ValueError, TypeError
         If shapes, types or modes do not fit, or a mode is given twice.
 
-    Notes
-    -----
-    A chain of `tensorfast.ttm`, the one that shrinks the tensor most first, so that the cost is that of
-    the first product, 2 J prod(I_n) flops, plus a fraction. Differentiable, twice.
+    Notes ----- A chain of `tensorfast.ttm`, the one that shrinks the tensor most first, so that the
+    cost is that of the first product, 2 J prod(I_n) flops, plus a fraction. Differentiable, twice.
 
     Examples
     --------
@@ -191,7 +204,8 @@ def multi_ttm(
     targets = _check.modes("multi_ttm", given, tensor.ndim)
     if len(targets) != len(matrices):
         raise ValueError(
-            f"multi_ttm: got {len(matrices)} matrices and {len(targets)} modes; expected one mode each"
+            f"multi_ttm: got {len(matrices)} matrices and {len(targets)} modes; expected "
+            "one mode each"
         )
     left_out = None if skip is None else _check.mode("multi_ttm", skip, tensor.ndim)
     work, gone = [], []

@@ -1,0 +1,73 @@
+"""Bases of the leading left singular vectors of unfoldings, by rank or by tolerated error."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import baseline
+from ..precision import compute_dtype, solve_dtype
+from ..svd import generator, leading_subspace, sketch_pays, tail_cut
+
+__all__ = ["basis_of_rank", "basis_within"]
+
+
+#: Squares of singular values below this, relative to the largest, are lost in a Gram matrix in
+#: double precision.
+GRAM_RESOLVES = 1e-12
+
+
+def basis_of_rank(x: Tensor, mode: int, rank: int, rng: torch.Generator | None = None) -> Tensor:
+    """Return the ``rank`` leading left singular vectors of an unfolding.
+
+    From a sketch where that costs less than the Gram matrix; with a fixed seed unless ``rng`` is
+    given.
+    """
+    dtype = compute_dtype(x.dtype)
+    size = x.shape[mode]
+    if rank == size:
+        return torch.eye(rank, dtype=dtype, device=x.device)
+    if sketch_pays(size, rank):
+        rng = generator("basis_of_rank", 0, x.device) if rng is None else rng
+        return leading_subspace(x, mode, rank, rng)
+    squares, vectors = _spectrum(x, mode)
+    if squares[rank - 1] < GRAM_RESOLVES * squares[0] and dtype == solve_dtype(dtype):
+        _, vectors = _orthogonal_spectrum(x, mode)
+    return vectors[:, :rank].to(dtype)
+
+
+def basis_within(x: Tensor, mode: int, budget: float, squared_norm: float) -> tuple[Tensor, float]:
+    """Return the fewest left singular vectors that leave out at most ``budget``, and the rest."""
+    dtype = compute_dtype(x.dtype)
+    fine = budget < GRAM_RESOLVES * squared_norm and dtype == solve_dtype(dtype)
+    squares, vectors = _orthogonal_spectrum(x, mode) if fine else _spectrum(x, mode)
+    rank = tail_cut(squares, budget)
+    return vectors[:, :rank].to(dtype), float(squares[rank:].clamp(min=0).sum())
+
+
+def _spectrum(x: Tensor, mode: int) -> tuple[Tensor, Tensor]:
+    """Squared singular values, descending, and left singular vectors, by a Gram matrix."""
+    if x.shape[mode] ** 2 > x.numel():
+        return _orthogonal_spectrum(x, mode)
+    values, vectors = torch.linalg.eigh(baseline.gram(x, mode, solve_dtype(x.dtype)))
+    return values.flip(0), vectors.flip(1)
+
+
+def _orthogonal_spectrum(x: Tensor, mode: int) -> tuple[Tensor, Tensor]:
+    """Return the same by orthogonal reductions, which resolve values down to rounding."""
+    dtype = solve_dtype(x.dtype)
+    size = x.shape[mode]
+    if size**2 > x.numel():
+        u, s, _ = torch.linalg.svd(
+            x.movedim(mode, 0).to(dtype).reshape(size, -1), full_matrices=False
+        )
+        return s**2, u
+    # A running QR factorisation of the transposed unfolding, block by block of 4 I_n rows or more.
+    axis = 0 if mode else x.ndim - 1
+    step = max(1, 4 * size * size * x.shape[axis] // x.numel())
+    triangle = x.new_zeros(0, size, dtype=dtype)
+    for block in x.split(step, axis):
+        rows = block.movedim(mode, -1).to(dtype).reshape(-1, size)
+        triangle = torch.linalg.qr(torch.cat([triangle, rows]), mode="r").R
+    u, s, _ = torch.linalg.svd(triangle.mT, full_matrices=False)
+    return s**2, u
