@@ -10,6 +10,8 @@ from .svd import truncated_svd
 from .tucker import hooi, hosvd, sthosvd, tucker
 from .unfolding import fold, unfold
 
+__version__ = "0.1.0"
+
 __all__ = [
     "CPTensor",
     "ConvergenceInfo",

@@ -6,6 +6,7 @@ of size R x R, and every scalar of the fit, is in ``solve_dtype`` (double precis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +21,7 @@ __all__ = [
     "matmul_precision",
     "pivot_tolerance",
     "precision_floor",
+    "safe_scale",
     "solve_dtype",
     "unit_roundoff",
 ]
@@ -82,6 +84,19 @@ def pivot_tolerance(dtype: torch.dtype, rank: int) -> float:
     5e-10.)
     """
     return 4.0 * rank * torch.finfo(dtype).eps
+
+
+def safe_scale(x: torch.Tensor, squared_norm: float) -> float:
+    """Power of two by which to divide ``x`` so that products of its entries neither over- nor underflow.
+
+    1 unless the norm is extreme for the computing type: float32 entries near 1e-20 (physical units)
+    have squares that are zero.
+    """
+    reach = {torch.float32: 1e8, torch.complex64: 1e8}.get(compute_dtype(x.dtype), 1e60)
+    if reach**-2 < squared_norm < reach**2:
+        return 1.0
+    largest = float(x.abs().max())
+    return 2.0 ** math.frexp(largest)[1] if 0 < largest < math.inf else 1.0
 
 
 @contextmanager

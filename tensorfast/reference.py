@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .precision import compute_dtype
-
 __all__ = ["cp_to_tensor", "gram", "khatri_rao", "mttkrp", "ttm", "tucker_to_tensor"]
 
 _R = "z"
@@ -23,9 +21,11 @@ def _letters(n: int) -> str:
 
 
 def _lift(*tensors: Tensor) -> list[Tensor]:
-    dtype = compute_dtype(tensors[0].dtype)
+    """Bring tensors to one type that computes: half precision is storage only."""
+    dtype = tensors[0].dtype
     for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, compute_dtype(tensor.dtype))
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
     return [tensor.to(dtype) for tensor in tensors]
 
 

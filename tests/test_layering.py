@@ -18,11 +18,12 @@ LEAVES = (
     "tensorfast.arrays",
     "tensorfast.results",
     "tensorfast.unfolding",
+    "tensorfast.progress",
 )
 IMPLEMENTATIONS = ("tensorfast.reference", "tensorfast.baseline", "tensorfast.kernels")
 # Engines go through the operations, or straight to the plain-torch formulation where the
 # cost of calling a registered operation shows.
-ENGINE = (*LEAVES, "tensorfast.ops", "tensorfast.baseline")
+ENGINE = (*LEAVES, "tensorfast.ops", "tensorfast.baseline", "tensorfast.reconstruct")
 METHODS = ("tensorfast.svd", "tensorfast.metrics", "tensorfast.cp", "tensorfast.tucker")
 
 # A module, or a package with all it holds: what it may import besides itself and the standard
@@ -33,15 +34,17 @@ MAY_IMPORT = {
     "tensorfast.arrays": ("torch", "numpy", "cupy", "jax", "tensorfast._check"),
     "tensorfast.results": ("torch", "tensorfast._check", "tensorfast.arrays"),
     "tensorfast.unfolding": ("torch", "tensorfast._check", "tensorfast.arrays"),
+    "tensorfast.progress": ("tqdm",),
     "tensorfast.reference": ("torch",),
     "tensorfast.baseline": LEAVES,
     "tensorfast.kernels": ("torch", "triton"),
     "tensorfast._dispatch": (*LEAVES, *IMPLEMENTATIONS),
     "tensorfast.ops": (*LEAVES, *IMPLEMENTATIONS, "tensorfast._dispatch"),
+    "tensorfast.reconstruct": (*LEAVES, "tensorfast.baseline"),
     "tensorfast.svd": ENGINE,
-    "tensorfast.metrics": ENGINE,
-    "tensorfast.cp": (*ENGINE, "tensorfast.svd", "tensorfast.metrics", "tqdm"),
-    "tensorfast.tucker": (*ENGINE, "tensorfast.svd", "tensorfast.metrics", "tqdm"),
+    "tensorfast.metrics": (*ENGINE, "scipy"),
+    "tensorfast.cp": (*ENGINE, "tensorfast.svd"),
+    "tensorfast.tucker": (*ENGINE, "tensorfast.svd"),
     "tensorfast.nn": (*ENGINE, *METHODS),
     "tensorfast.backends": (*ENGINE, *METHODS, "tensorly"),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
@@ -138,7 +141,7 @@ def test_a_forbidden_import_is_found(tmp_path, file, source, message):
 
 
 def test_import_loads_no_optional_part():
-    optional = ("triton", "tensorfast.kernels", "jax", "matplotlib", "tensorly", "tqdm")
+    optional = ("triton", "tensorfast.kernels", "jax", "matplotlib", "scipy", "tensorly", "tqdm")
     loaded = newly_loaded("import tensorfast")
     assert "tensorfast" in loaded
     assert not {name for name in loaded if any(covers(prefix, name) for prefix in optional)}

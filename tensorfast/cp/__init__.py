@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check, arrays
-from ..precision import matmul_precision
+from ..precision import matmul_precision, safe_scale
 from ..progress import progress_bar
 from ..results import CPTensor
 from .als import als
@@ -143,9 +144,14 @@ def cp_als(
     with torch.inference_mode(), matmul_precision(precision, tensor.device):
         operand = DenseOperand(tensor)
         # The norm is finite exactly if every entry is, overflow in float64 apart.
-        if check_finite and not torch.isfinite(torch.tensor(operand.squared_norm)):
+        if check_finite and not math.isfinite(operand.squared_norm):
             _check.finite(op, tensor)
+        scale = 1.0 if l2_reg else safe_scale(tensor, operand.squared_norm)
+        if scale != 1.0:
+            tensor = tensor.to(operand.dtype) / scale
+            operand = DenseOperand(tensor)
         start = initial_factors(op, tensor, rank, init, seed, free)
+        start[free[0]] /= scale
         with progress_bar(progress, n_iter_max, _in_kind(callback, x)) as report:
             factors, info = als(
                 operand,
@@ -157,6 +163,7 @@ def cp_als(
                 line_search=line_search,
                 callback=report,
             )
+        factors[free[0]] *= scale
         weights = torch.ones(rank, dtype=factors[0].real.dtype, device=tensor.device)
         if normalize:
             for n in free:

@@ -128,7 +128,7 @@ def hadamard(grams: Sequence[Tensor]) -> Tensor:
 
 _MESSAGES = {
     "converged": "The relative error changed by less than tol={tol:g} in the last of {sweeps}.",
-    "max_iter": "All {sweeps} ran; raise n_iter_max or tol if the error {error:.3g} still falls.",
+    "max_iter": "All {sweeps} ran; raise n_iter_max if the error {error:.3g} still falls.",
     "stopped": "The callback stopped the iteration after {sweeps}.",
     "precision_limit": (
         "After {sweeps} the relative error {error:.3g} is at the rounding level of the data's type; "

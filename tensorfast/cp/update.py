@@ -69,6 +69,11 @@ class LeastSquares:
         self, gram: Tensor, right: Tensor, current: Tensor, least: float
     ) -> tuple[Tensor, Tensor]:
         diagonal = gram.diagonal().real
+        if not torch.isfinite(gram).all():
+            raise FloatingPointError(
+                "cp_als: the factors are no longer finite; x holds NaN or Inf, or its values or those "
+                "of init overflow; clean or rescale them"
+            )
         # A column that has vanished gets the mean weight, so that it stays where it is.
         mean = diagonal.mean()
         weight = torch.where(

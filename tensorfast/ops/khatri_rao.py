@@ -71,9 +71,11 @@ def _arguments(
 
 @torch.library.custom_op("tensorfast::khatri_rao", mutates_args=())
 def _khatri_rao(factors: Sequence[Tensor], weights: Tensor | None, impl: str) -> Tensor:
-    # A custom op may not return its argument.
     out = _dispatch.runner(_problem(factors), impl)(factors, weights)
-    return out.clone() if out is factors[0] else out
+    # A custom op may not return its argument, and the fake kernel promises C order.
+    return (
+        out.clone(memory_format=torch.contiguous_format) if out is factors[0] else out.contiguous()
+    )
 
 
 @_khatri_rao.register_fake

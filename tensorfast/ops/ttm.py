@@ -241,7 +241,7 @@ def _described(
 
 
 def _cost(p: _dispatch.Problem) -> float:
-    return math.prod(p.shape) * (2 * p.rank / 1e11 + 4 / 2e10)
+    return 1e-5 + math.prod(p.shape) * (2 * p.rank / 1e11 + 4 / 2e10)
 
 
 _dispatch.describe("ttm", _described)

@@ -15,7 +15,7 @@ from ..progress import progress_bar
 from ..reconstruct import bring_tucker
 from ..results import TuckerTensor
 from ..svd import gaussian, generator, orthonormal
-from .shared import bring, result, squared_norm, true_error
+from .shared import bring, result, scaled, true_error
 from .truncation import order_of_modes, truncate
 
 __all__ = ["hooi"]
@@ -95,7 +95,7 @@ def hooi(
     tol = _check.number(op, "tol", tol)
     _check.only(op, "batch_dims", batch_dims, 0)
     with torch.no_grad(), matmul_precision("ieee", tensor.device):
-        squared = squared_norm(op, tensor)
+        tensor, squared, scale = scaled(op, tensor)
         factors = _initial(op, tensor, ranks, init, seed, squared)
         projections = _projections(tensor, factors)
         errors: list[float] = []
@@ -125,7 +125,7 @@ def hooi(
             f"The relative error {errors[-1]:.3g} is at the rounding level of the data's type."
         ),
     }[status]
-    return result(core, factors, errors, status, message, x)
+    return result(core * scale, factors, errors, status, message, x)
 
 
 def _initial(

@@ -9,11 +9,17 @@ from typing import Any
 from torch import Tensor
 
 from .. import _check, arrays, baseline
-from ..precision import compute_dtype, explicit_residual_below, precision_floor, solve_dtype
+from ..precision import (
+    compute_dtype,
+    explicit_residual_below,
+    precision_floor,
+    safe_scale,
+    solve_dtype,
+)
 from ..reconstruct import tucker_residual_norm
 from ..results import ConvergenceInfo, TuckerTensor
 
-__all__ = ["bring", "result", "squared_norm", "true_error"]
+__all__ = ["bring", "result", "scaled", "true_error"]
 
 
 def bring(op: str, x: Any) -> Tensor:
@@ -25,12 +31,16 @@ def bring(op: str, x: Any) -> Tensor:
     return tensor
 
 
-def squared_norm(op: str, x: Tensor) -> float:
-    """Return ``||x||^2``, or refuse values that are not finite."""
+def scaled(op: str, x: Tensor) -> tuple[Tensor, float, float]:
+    """Return ``x / scale``, its squared norm and the scale, or refuse values that are not finite."""
     squared = float(baseline.sum_of_squares(x))
     if not math.isfinite(squared):
         _check.finite(op, x)
-    return squared
+    scale = safe_scale(x, squared)
+    if scale != 1.0:
+        x = x.to(compute_dtype(x.dtype)) / scale
+        squared = float(baseline.sum_of_squares(x))
+    return x, squared, scale
 
 
 def true_error(x: Tensor, core: Tensor, factors: Sequence[Tensor], squared_norm: float) -> float:

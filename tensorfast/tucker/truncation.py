@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _check, baseline
 from ..precision import matmul_precision
 from ..results import TuckerTensor
-from .shared import bring, result, squared_norm, true_error
+from .shared import bring, result, scaled, true_error
 from .subspace import basis_of_rank, basis_within
 
 __all__ = ["hosvd", "order_of_modes", "sthosvd", "truncate"]
@@ -120,11 +120,13 @@ def _truncated(
     ranks = None if rank is None else _check.tucker_rank(op, rank, tensor.shape)
     order = order_of_modes(op, tensor.shape, ranks, mode_order)
     with torch.no_grad(), matmul_precision("ieee", tensor.device):
-        squared = squared_norm(op, tensor)
+        tensor, squared, scale = scaled(op, tensor)
         core, factors = truncate(tensor, ranks, tol, order, squared, sequential)
         error = true_error(tensor, core, factors, squared)
     goal = f"tol={tol:g}" if ranks is None else f"ranks {ranks}"
-    return result(core, factors, [error], "converged", f"One pass over the modes, {goal}.", x)
+    return result(
+        core * scale, factors, [error], "converged", f"One pass over the modes, {goal}.", x
+    )
 
 
 def order_of_modes(
