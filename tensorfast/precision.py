@@ -87,7 +87,7 @@ def pivot_tolerance(dtype: torch.dtype, rank: int) -> float:
 
 
 def safe_scale(x: torch.Tensor, squared_norm: float) -> float:
-    """Power of two by which to divide ``x`` so that products of its entries neither over- nor underflow.
+    """Power of two to divide ``x`` by so that products of its entries do not over- or underflow.
 
     1 unless the norm is extreme for the computing type: float32 entries near 1e-20 (physical units)
     have squares that are zero.

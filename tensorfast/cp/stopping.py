@@ -131,7 +131,7 @@ _MESSAGES = {
     "max_iter": "All {sweeps} ran; raise n_iter_max if the error {error:.3g} still falls.",
     "stopped": "The callback stopped the iteration after {sweeps}.",
     "precision_limit": (
-        "After {sweeps} the relative error {error:.3g} is at the rounding level of the data's type; "
+        "After {sweeps} the relative error {error:.3g} is at the rounding level of the data; "
         "use float64 data to go further."
     ),
     "rounding": (

@@ -71,8 +71,8 @@ class LeastSquares:
         diagonal = gram.diagonal().real
         if not torch.isfinite(gram).all():
             raise FloatingPointError(
-                "cp_als: the factors are no longer finite; x holds NaN or Inf, or its values or those "
-                "of init overflow; clean or rescale them"
+                "cp_als: the factors are no longer finite; x holds NaN or Inf, or it or init "
+                "overflows; clean or rescale them"
             )
         # A column that has vanished gets the mean weight, so that it stays where it is.
         mean = diagonal.mean()

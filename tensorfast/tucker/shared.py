@@ -32,7 +32,7 @@ def bring(op: str, x: Any) -> Tensor:
 
 
 def scaled(op: str, x: Tensor) -> tuple[Tensor, float, float]:
-    """Return ``x / scale``, its squared norm and the scale, or refuse values that are not finite."""
+    """Return ``x / scale``, its squared norm and the scale; refuse non-finite values."""
     squared = float(baseline.sum_of_squares(x))
     if not math.isfinite(squared):
         _check.finite(op, x)
