@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ def tucker_to_tensor(tucker: Any) -> Any:
     (3, 4)
     """
     core, factors = bring_tucker("tucker_to_tensor", tucker)
-    return arrays.in_kind(expand(core, factors), tucker[0])
+    return arrays.in_kind(expand(core, dict(enumerate(factors))), tucker[0])
 
 
 def bring_cp(op: str, cp: Any) -> tuple[Tensor | None, list[Tensor]]:
@@ -142,9 +142,9 @@ def middle(shape: Sequence[int]) -> int:
     return min(cuts, key=lambda c: math.prod(shape[:c]) + math.prod(shape[c:]), default=len(shape))
 
 
-def expand(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
-    """Multiply a core out, the mode that grows least first."""
-    for n in sorted(range(core.ndim), key=lambda n: factors[n].shape[0] / max(1, core.shape[n])):
+def expand(core: Tensor, factors: Mapping[int, Tensor]) -> Tensor:
+    """Multiply a core by the factors of some modes, the one that grows it least first."""
+    for n in sorted(factors, key=lambda n: factors[n].shape[0] / max(1, factors[n].shape[1])):
         core = baseline.ttm(core, factors[n], n)
     return core
 
@@ -185,15 +185,13 @@ def tucker_residual_norm(
     dtype = solve_dtype(x.dtype) if double else compute_dtype(x.dtype)
     order = baseline.by_stride(x)
     x, core = x.permute(order), core.permute(order).to(dtype)
-    first, *others = (factors[n].to(dtype) for n in order)
+    ordered = [factors[n].to(dtype) for n in order]
+    others = dict(enumerate(ordered[1:], 1))
     total = 0.0
     for lo, hi in baseline.slabs(x):
         # The slab's own rows first: what follows is never larger than the slab.
-        slab = expand(
-            baseline.ttm(core, first[lo:hi], 0),
-            [torch.eye(hi - lo, dtype=dtype, device=x.device), *others],
-        )
-        total += _squares(x[lo:hi].to(dtype) - slab)
+        model = expand(baseline.ttm(core, ordered[0][lo:hi], 0), others)
+        total += _squares(x[lo:hi].to(dtype) - model)
     return math.sqrt(total)
 
 
