@@ -20,7 +20,7 @@ from .stopping import (
     fast_relative_error,
     hadamard,
 )
-from .update import LeastSquares
+from .update import UpdateRule
 
 __all__ = ["als"]
 
@@ -28,7 +28,7 @@ __all__ = ["als"]
 def als(
     operand: Operand,
     factors: Sequence[Tensor],
-    update: LeastSquares,
+    update: UpdateRule,
     *,
     n_iter_max: int,
     tol: float,
@@ -47,7 +47,7 @@ def als(
     if schedule is None:
         schedule = operand.schedule(factors[0].shape[1], free)
     grams = [baseline.gram_of_columns(f) for f in factors]
-    stop = StoppingRule(tol, operand.dtype, monotone=not update.l2_reg)
+    stop = StoppingRule(tol, operand.dtype, update.monotone)
     watch = DivergenceWatch()
     search = LineSearch() if line_search else None
     errors: list[float] = []
@@ -60,19 +60,12 @@ def als(
             factors[mode] = update(others, product, factors[mode])
             grams[mode] = baseline.gram_of_columns(factors[mode])
         error = _relative_error(operand, product, factors, grams, free[-1])
-
         if search is not None:
-            candidate = search.candidate(sweep, factors)
-            if candidate is not None:
-                new_grams = [baseline.gram_of_columns(f) for f in candidate]
-                _, product = next(iter(operand.mttkrps((free[-1],), candidate)))
-                new_error = _relative_error(operand, product, candidate, new_grams, free[-1])
-                accepted = new_error < error
-                if accepted:
-                    factors, grams, error = candidate, new_grams, new_error
-                    products = _products(operand, schedule, factors)
-                search.report(accepted, factors)
-
+            better = _extrapolated(search, sweep, operand, factors, error, free[-1])
+            if better is not None:
+                factors, grams, error = better
+                # What is left of the schedule stands on the factors that were given up.
+                products = _products(operand, schedule, factors)
         errors.append(error)
         watch.record(sweep, grams)
         if callback is not None and callback(sweep, error, list(factors)):
@@ -94,6 +87,26 @@ def _products(operand: Operand, schedule: Schedule, factors: Sequence[Tensor]) -
         for run in schedule.runs:
             for _, product in operand.mttkrps(run, factors):
                 yield product
+
+
+def _extrapolated(
+    search: LineSearch,
+    sweep: int,
+    operand: Operand,
+    factors: Sequence[Tensor],
+    error: float,
+    mode: int,
+) -> tuple[list[Tensor], list[Tensor], float] | None:
+    """Return factors, Grams and error further along the line, if that lowers the error."""
+    candidate = search.candidate(sweep, factors)
+    if candidate is None:
+        return None
+    grams = [baseline.gram_of_columns(f) for f in candidate]
+    _, product = next(operand.mttkrps((mode,), candidate))
+    new_error = _relative_error(operand, product, candidate, grams, mode)
+    accepted = new_error < error
+    search.report(accepted, candidate if accepted else factors)
+    return (candidate, grams, new_error) if accepted else None
 
 
 def _relative_error(

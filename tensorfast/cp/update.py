@@ -18,7 +18,18 @@ __all__ = ["LeastSquares", "UpdateRule"]
 
 
 class UpdateRule(Protocol):
-    """``(gram, mttkrp, current) -> new factor``."""
+    """``(gram, mttkrp, current) -> new factor``.
+
+    Attributes
+    ----------
+    monotone : bool
+        Whether an update can only lower the error, so that a rise is rounding.
+    ridge : float
+        Largest relative ridge that was needed so far; 0 if none was.
+    """
+
+    monotone: bool
+    ridge: float
 
     def __call__(self, gram: Tensor, mttkrp: Tensor, current: Tensor) -> Tensor:
         """Return the new factor of one mode."""
@@ -40,8 +51,8 @@ class LeastSquares:
 
     Attributes
     ----------
-    ridge : float
-        Largest relative ridge that was needed; 0 if none was.
+    monotone, ridge
+        As in `UpdateRule`.
     """
 
     #: Factor between one ridge and the next.
@@ -49,6 +60,7 @@ class LeastSquares:
 
     def __init__(self, l2_reg: float = 0.0) -> None:
         self.l2_reg = l2_reg
+        self.monotone = not l2_reg
         self.ridge = 0.0
 
     def __call__(self, gram: Tensor, mttkrp: Tensor, current: Tensor) -> Tensor:
