@@ -20,6 +20,7 @@ __all__ = [
     "modes_at_least",
     "nonempty",
     "number",
+    "one_device",
     "only",
     "precision",
     "same_device",
@@ -56,6 +57,15 @@ def same_device(op: str, name: str, tensor: torch.Tensor, x: torch.Tensor) -> No
         )
 
 
+def one_device(op: str, tensors: Sequence[torch.Tensor], more: torch.Tensor | None = None) -> None:
+    """Refuse tensors that lie on different devices."""
+    devices = {str(t.device) for t in [*tensors, *([] if more is None else [more])]}
+    if len(devices) > 1:
+        raise ValueError(
+            f"{op}: the arguments are on {' and '.join(sorted(devices))}; expected one device"
+        )
+
+
 def number(op: str, name: str, value: Any, least: float = 0.0) -> float:
     """Return ``value`` as a float, or say why it is not a finite number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -66,14 +76,14 @@ def number(op: str, name: str, value: Any, least: float = 0.0) -> float:
     return converted
 
 
-def mode(op: str, value: Any, ndim: int) -> int:
+def mode(op: str, value: Any, ndim: int, name: str = "mode", owner: str = "x has {} modes") -> int:
     """Return a mode in ``range(ndim)``; negative modes count from the end."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{op}: mode is {value!r} ({type(value).__name__}); expected an integer")
+        raise TypeError(f"{op}: {name} is {value!r} ({type(value).__name__}); expected an integer")
     index = int(value)
     if not -ndim <= index < ndim:
         raise ValueError(
-            f"{op}: mode is {value} but x has {ndim} modes; expected {-ndim} <= mode < {ndim}"
+            f"{op}: {name} is {value} but {owner.format(ndim)}; expected {-ndim} <= {name} < {ndim}"
         )
     return index % ndim
 

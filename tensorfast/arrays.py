@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["as_tensor", "as_tensors", "in_kind"]
+__all__ = ["as_tensor", "as_tensors", "count", "in_kind"]
 
 _NUMERIC_KINDS = "biufc"
 
@@ -77,7 +77,8 @@ def as_tensor(op: str, name: str, value: Any) -> torch.Tensor:
             )
         if not (value.is_floating_point() or value.is_complex()):
             return value.to(torch.get_default_dtype())
-        return value
+        # Compiled graphs call custom ops where lazy conjugation is no longer looked at.
+        return value.resolve_conj().resolve_neg()
     if isinstance(value, np.ndarray):
         return _from_numpy(op, name, value)
     if isinstance(value, str | bytes) or value is None:
@@ -94,10 +95,16 @@ def as_tensor(op: str, name: str, value: Any) -> torch.Tensor:
     return _from_numpy(op, name, array)
 
 
+def count(op: str, name: str, values: Any) -> int:
+    """Return how many arrays a sequence holds, or say that it is none."""
+    if isinstance(values, torch.Tensor | np.ndarray | str) or not hasattr(values, "__len__"):
+        raise TypeError(f"{op}: {name} is {type(values).__name__}; expected a sequence of arrays")
+    return len(values)
+
+
 def as_tensors(op: str, name: str, values: Any, skip: int | None = None) -> list[torch.Tensor]:
     """Bring in a sequence of arrays, each named by its position; ``skip`` gives a placeholder."""
-    if isinstance(values, torch.Tensor | np.ndarray | str) or not hasattr(values, "__iter__"):
-        raise TypeError(f"{op}: {name} is {type(values).__name__}; expected a sequence of arrays")
+    count(op, name, values)
     return [
         torch.empty(0) if n == skip else as_tensor(op, f"{name}[{n}]", value)
         for n, value in enumerate(values)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .precision import compute_dtype, solve_dtype
+from .precision import common_dtype, compute_dtype, solve_dtype
 
 __all__ = [
     "contract_data",
@@ -49,8 +49,13 @@ def khatri_rao(factors: Sequence[Tensor], weights: Tensor | None = None) -> Tens
     """Columnwise Kronecker product, the first index slowest; one write of the result."""
     out = factors[0] if weights is None else factors[0] * weights
     for factor in factors[1:]:
-        out = (out[:, None, :] * factor).reshape(-1, out.shape[-1])
+        out = (out[:, None, :] * factor).reshape(out.shape[0] * factor.shape[0], out.shape[1])
     return out
+
+
+def conjugate(a: Tensor) -> Tensor:
+    """Complex conjugate, not lazily: compiled graphs call this code where lazy ones are ignored."""
+    return torch.conj_physical(a) if a.is_complex() else a
 
 
 def by_stride(x: Tensor) -> list[int]:
@@ -100,16 +105,12 @@ def _contract_ready(x: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
     group, rank = k.shape
     kept = [*x.shape[:lo], *x.shape[hi:], rank]
     if hi == x.ndim:
-        return _product(x.view(-1, group), k).view(kept)
+        return _product(x.view(math.prod(x.shape[:lo]), group), k).view(kept)
     if lo == 0:
-        return _product(x.view(group, -1).t(), k).view(kept)
+        return _product(x.view(group, math.prod(x.shape[hi:])).t(), k).view(kept)
     left = math.prod(x.shape[:lo])
-    flat = x.view(left, group, -1).transpose(1, 2)
-    out = torch.bmm(flat[:, :, :LONG], k[:LONG].expand(left, -1, rank))
-    for a in range(LONG, group, LONG):
-        part = k[a : a + LONG]
-        out += torch.bmm(flat[:, :, a : a + LONG], part.expand(left, *part.shape))
-    return out.view(kept)
+    flat = x.view(left, group, math.prod(x.shape[hi:]))
+    return _products(flat.transpose(1, 2), k.expand(left, group, rank)).view(kept)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -122,6 +123,14 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     out = torch.mm(a[:, :LONG], b[:LONG])
     for start in range(LONG, b.shape[0], LONG):
         out += torch.mm(a[:, start : start + LONG], b[start : start + LONG])
+    return out
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply two batches of matrices as `_product` does two matrices."""
+    out = torch.bmm(a[:, :, :LONG], b[:, :LONG])
+    for start in range(LONG, b.shape[1], LONG):
+        out += torch.bmm(a[:, :, start : start + LONG], b[:, start : start + LONG])
     return out
 
 
@@ -188,7 +197,9 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
         flat = x.view(left, middle, right)
         out = k_left.new_zeros(middle, rank)
         for a, b in _ranges(left, middle * rank):
-            y = _product(flat[a:b].reshape(-1, right), k_right).view(b - a, middle, rank)
+            y = _product(flat[a:b].reshape((b - a) * middle, right), k_right).view(
+                b - a, middle, rank
+            )
             out += (y * k_left[a:b, None, :]).sum(0)
         return out.view(*kept, rank)
     columns = x.view(left, middle * right)
@@ -207,10 +218,8 @@ def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | Non
     """
     order = by_stride(x)
     x, at = x.permute(order), order.index(mode)
-    dtype = compute_dtype(x.dtype)
-    for factor in others:
-        dtype = torch.promote_types(dtype, compute_dtype(factor.dtype))
-    given = [factor.conj().to(dtype) for factor in others]
+    dtype = common_dtype(x, *others, *([] if weights is None else [weights]))
+    given = [conjugate(factor.to(dtype)) for factor in others]
     given.insert(mode, given[0])
     ordered = [given[n] for n in order]
     if at == 0:
@@ -230,8 +239,8 @@ def _promoted(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor:
     """N-mode product; see `tensorfast.ttm`. 2 numel(x) J flops, no unfolding copy."""
-    dtype = torch.promote_types(compute_dtype(x.dtype), compute_dtype(matrix.dtype))
-    a = (matrix.mH if transpose else matrix).to(dtype)
+    dtype = common_dtype(x, matrix)
+    a = (conjugate(matrix).t() if transpose else matrix).to(dtype)
     if not x.is_contiguous():
         order = by_stride(x)
         inverse = sorted(range(x.ndim), key=order.__getitem__)
@@ -252,14 +261,13 @@ def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor
 
 
 def _ttm_ready(x: Tensor, a: Tensor, mode: int) -> Tensor:
-    left, right = math.prod(x.shape[:mode]), math.prod(x.shape[mode + 1 :])
+    left, size, right = math.prod(x.shape[:mode]), x.shape[mode], math.prod(x.shape[mode + 1 :])
     shape = [*x.shape[:mode], a.shape[0], *x.shape[mode + 1 :]]
     if right == 1:
-        return _product(x.view(left, -1), a.t()).view(shape)
+        return _product(x.view(left, size), a.t()).view(shape)
     if left == 1:
-        return _product(a, x.view(-1, right)).view(shape)
-    flat = x.view(left, x.shape[mode], right)
-    return torch.bmm(a.expand(left, *a.shape), flat).view(shape)
+        return _product(a, x.view(size, right)).view(shape)
+    return _products(a.expand(left, *a.shape), x.view(left, size, right)).view(shape)
 
 
 def gram(x: Tensor, mode: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -269,9 +277,13 @@ def gram(x: Tensor, mode: int, dtype: torch.dtype | None = None) -> Tensor:
     x, at = x.permute(order), order.index(mode)
     out = torch.zeros(x.shape[at], x.shape[at], dtype=dtype, device=x.device)
     for block in _blocks_across(x, at, whole=x.is_contiguous() and x.dtype == dtype):
-        rows = block.movedim(at, 0).to(dtype).reshape(x.shape[at], -1)
+        rows = (
+            block.movedim(at, 0)
+            .to(dtype)
+            .reshape(x.shape[at], block.numel() // max(1, x.shape[at]))
+        )
         for part in rows.split(LONG, 1):
-            out += part @ part.mH
+            out += part @ conjugate(part).t()
     return out
 
 
@@ -290,11 +302,11 @@ def gram_of_columns(factor: Tensor) -> Tensor:
     dtype = solve_dtype(factor.dtype)
     if factor.numel() <= SLAB:
         wide = factor.to(dtype)
-        return torch.mm(wide.mH if wide.is_complex() else wide.t(), wide)
+        return torch.mm(conjugate(wide).t(), wide)
     out = torch.zeros(factor.shape[1], factor.shape[1], dtype=dtype, device=factor.device)
     for lo, hi in slabs(factor):
         wide = factor[lo:hi].to(dtype)
-        out.addmm_(wide.mH, wide)
+        out += conjugate(wide).t() @ wide
     return out
 
 

@@ -34,7 +34,9 @@ def relative_error(x: Any, decomposition: Any) -> float:
     ValueError, TypeError
         If the model does not describe a tensor of ``x``'s shape.
 
-    Notes ----- Computed in double precision, slab by slab: a few MiB and the Khatri-Rao products of
+    Notes
+    -----
+    Computed in double precision, slab by slab: a few MiB and the Khatri-Rao products of
     half the modes; the model is never formed whole.
 
     Examples
@@ -224,10 +226,14 @@ def core_consistency(x: Any, cp: Any) -> float:
     ValueError, TypeError
         If the model does not describe a tensor of ``x``'s shape.
 
-    Notes ----- One chain of n-mode products, 2 R prod(I_n) flops, in double precision beyond the
+    Notes
+    -----
+    One chain of n-mode products, 2 R prod(I_n) flops, in double precision beyond the
     first; core of R^N.
 
-    References ---------- Bro and Kiers, J. Chemometrics 17 (2003); Papalexakis and Faloutsos,
+    References
+    ----------
+    Bro and Kiers, J. Chemometrics 17 (2003); Papalexakis and Faloutsos,
     ICASSP 2015 (pseudo-inverses mode by mode).
 
     Examples

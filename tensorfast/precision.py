@@ -16,6 +16,7 @@ import torch
 __all__ = [
     "PRECISIONS",
     "STORAGE_DTYPES",
+    "common_dtype",
     "compute_dtype",
     "explicit_residual_below",
     "matmul_precision",
@@ -41,6 +42,14 @@ STORAGE_DTYPES = (
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Type in which an array of ``dtype`` is contracted: half precision is storage only."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def common_dtype(*tensors: torch.Tensor) -> torch.dtype:
+    """Type in which several tensors are combined."""
+    dtype = compute_dtype(tensors[0].dtype)
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, compute_dtype(tensor.dtype))
+    return dtype
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline
-from .precision import compute_dtype, solve_dtype
+from .precision import common_dtype, compute_dtype, solve_dtype
 
 __all__ = ["cp_residual_norm", "cp_to_tensor", "tucker_residual_norm", "tucker_to_tensor"]
 
@@ -130,9 +130,7 @@ def bring_tucker(op: str, tucker: Any) -> tuple[Tensor, list[Tensor]]:
 
 
 def _common(tensors: Sequence[Tensor]) -> list[Tensor]:
-    dtype = compute_dtype(tensors[0].dtype)
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, compute_dtype(tensor.dtype))
+    dtype = common_dtype(*tensors)
     return [tensor.to(dtype) for tensor in tensors]
 
 

@@ -36,10 +36,7 @@ def khatri_rao(factors: Sequence[Tensor], weights: Tensor | None = None) -> Tens
     operands = list(factors)
     if weights is not None:
         terms, operands = f"{terms},{_R}", [*operands, weights]
-    dtype = operands[0].dtype
-    for operand in operands[1:]:
-        dtype = torch.promote_types(dtype, operand.dtype)
-    out = torch.einsum(f"{terms}->{modes}{_R}", *(operand.to(dtype) for operand in operands))
+    out = torch.einsum(f"{terms}->{modes}{_R}", *_lift(*operands))
     return out.reshape(-1, out.shape[-1])
 
 

@@ -136,7 +136,9 @@ def truncated_svd(
     ValueError, TypeError
         If ``a`` is not a non-empty matrix of finite values, or ``rank`` or ``method`` do not fit.
 
-    Notes ----- Flops: full O(m n min(m, n)); gram 2 m n min(m, n) in float64; randomized about 12 m
+    Notes
+    -----
+    Flops: full O(m n min(m, n)); gram 2 m n min(m, n) in float64; randomized about 12 m
     n (rank + 8).
 
     References

@@ -16,7 +16,7 @@ from ..results import CPTensor
 from .als import als
 from .init import initial_factors
 from .operand import DenseOperand
-from .update import LeastSquares
+from .update import LeastSquares, not_finite
 
 __all__ = ["cp_als"]
 
@@ -95,7 +95,9 @@ def cp_als(
     ValueError, TypeError
         Before any work, naming what was given and what is required.
 
-    Notes ----- **Cost.** A sweep reads ``x`` between N / (N - 1) and N times, 2 R prod(I_n) flops
+    Notes
+    -----
+    **Cost.** A sweep reads ``x`` between N / (N - 1) and N times, 2 R prod(I_n) flops
     each: a cost model picks among exact schedules (mode by mode, dimension tree, multi-sweep
     dimension tree), all of which compute plain ALS's iterates. Workspace is at most half of ``x``,
     mostly far less.
@@ -150,9 +152,12 @@ def cp_als(
         if scale != 1.0:
             tensor = tensor.to(operand.dtype) / scale
             operand = DenseOperand(tensor)
+        if not math.isfinite(operand.squared_norm):
+            raise not_finite()
         start = initial_factors(op, tensor, rank, init, seed, free)
         start[free[0]] /= scale
-        with progress_bar(progress, n_iter_max, _in_kind(callback, x)) as report:
+        shown = _outward(callback, x, free[0], scale)
+        with progress_bar(progress, n_iter_max, shown) as report:
             factors, info = als(
                 operand,
                 start,
@@ -163,12 +168,12 @@ def cp_als(
                 line_search=line_search,
                 callback=report,
             )
-        factors[free[0]] *= scale
         weights = torch.ones(rank, dtype=factors[0].real.dtype, device=tensor.device)
         if normalize:
             for n in free:
                 factors[n], lengths = _unit_columns(factors[n])
                 weights *= lengths
+        (weights if normalize else factors[free[0]]).mul_(scale)
     # Tensors made in inference mode cannot take part in autograd; their copies can.
     weights, *factors = (t.clone() for t in (weights, *factors))
     return CPTensor(arrays.in_kind(weights, x), [arrays.in_kind(f, x) for f in factors], info)
@@ -179,11 +184,17 @@ def _unit_columns(factor: Tensor) -> tuple[Tensor, Tensor]:
     return factor / torch.where(lengths > 0, lengths, torch.ones_like(lengths)), lengths
 
 
-def _in_kind(
-    callback: Callable[[int, float, list[Any]], bool] | None, like: Any
+def _outward(
+    callback: Callable[[int, float, list[Any]], bool] | None, like: Any, scaled: int, scale: float
 ) -> Callable[[int, float, list[Tensor]], bool] | None:
+    """Show a callback copies of the factors, of the kind and in the scale of ``x``."""
     if callback is None:
         return None
-    return lambda sweep, error, factors: callback(
-        sweep, error, [arrays.in_kind(f, like) for f in factors]
-    )
+
+    def report(sweep: int, error: float, factors: list[Tensor]) -> bool:
+        with torch.inference_mode(False), torch.enable_grad():
+            copies = [f.clone() for f in factors]
+            copies[scaled] *= scale
+            return bool(callback(sweep, error, [arrays.in_kind(f, like) for f in copies]))
+
+    return report

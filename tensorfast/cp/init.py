@@ -66,13 +66,17 @@ def _given(op: str, x: Tensor, rank: int, init: Any, free: Sequence[int]) -> lis
     for n, matrix in enumerate(matrices):
         _check.same_device(op, f"init factors[{n}]", matrix, x)
         _check.finite(f"{op}: init factors[{n}]", matrix)
+    if weights is not None:
+        matrices.append(arrays.as_tensor(op, "init weights", weights))
+        if tuple(matrices[-1].shape) != (rank,):
+            raise ValueError(
+                f"{op}: init weights has shape {tuple(matrices[-1].shape)}; expected ({rank},)"
+            )
+        _check.finite(f"{op}: init weights", matrices[-1])
     dtype = compute_dtype(x.dtype)
     if not dtype.is_complex and any(m.is_complex() for m in matrices):
-        raise TypeError(f"{op}: init has complex factors but x is real; expected real factors")
+        raise TypeError(f"{op}: init is complex but x is real; expected a real model")
     start = [m.detach().to(dtype).clone(memory_format=torch.contiguous_format) for m in matrices]
     if weights is not None:
-        w = arrays.as_tensor(op, "init weights", weights)
-        if tuple(w.shape) != (rank,):
-            raise ValueError(f"{op}: init weights has shape {tuple(w.shape)}; expected ({rank},)")
-        start[free[0]] *= w.to(start[free[0]])
+        start[free[0]] *= start.pop()
     return start

@@ -86,8 +86,8 @@ class DivergenceWatch:
     Appl. 30 (2008).
     """
 
-    OPPOSITE = -0.8
-    GROWTH = 1.02
+    OPPOSITE = -0.6
+    GROWTH = 1.04
     FIRST = 8
 
     def __init__(self) -> None:
@@ -159,12 +159,12 @@ def describe(
 ) -> ConvergenceInfo:
     """Put the outcome of a fit into words.
 
-    A diverging ``pair`` overrides every status but ``"precision_limit"``, where the fit is perfect.
+    A diverging ``pair`` overrides every status, unless the fit is perfect.
     """
     kind = status
     if status == "precision_limit" and len(errors) > 1 and errors[-1] > errors[-2]:
         kind = "rounding"
-    elif pair is not None and status != "precision_limit":
+    if pair is not None and kind != "precision_limit":
         kind = status = "degenerate"
     sweeps = f"{len(errors)} sweep{'s' if len(errors) > 1 else ''}"
     text = _MESSAGES[kind] + (_MESSAGES["ridge"] if ridge else "")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..precision import pivot_tolerance, solve_dtype
 
-__all__ = ["LeastSquares", "UpdateRule"]
+__all__ = ["LeastSquares", "UpdateRule", "not_finite"]
 
 
 class UpdateRule(Protocol):
@@ -82,10 +82,7 @@ class LeastSquares:
     ) -> tuple[Tensor, Tensor]:
         diagonal = gram.diagonal().real
         if not torch.isfinite(gram).all():
-            raise FloatingPointError(
-                "cp_als: the factors are no longer finite; x holds NaN or Inf, or it or init "
-                "overflows; clean or rescale them"
-            )
+            raise not_finite()
         # A column that has vanished gets the mean weight, so that it stays where it is.
         mean = diagonal.mean()
         weight = torch.where(
@@ -100,6 +97,14 @@ class LeastSquares:
             ridge *= self.RISE
         self.ridge = max(self.ridge, ridge)
         return lower, right + (ridge * weight)[:, None] * current
+
+
+def not_finite() -> FloatingPointError:
+    """Return the error that ends a fit of unchecked data."""
+    return FloatingPointError(
+        "cp_als: the factors are no longer finite; x holds NaN or Inf, or it or init overflows; "
+        "clean or rescale them"
+    )
 
 
 def _sound(lower: Tensor, info: Tensor, gram: Tensor, least: float) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import arrays
+from .. import _check, arrays
 from .._dispatch import Problem
 
-__all__ = ["bring_weights", "describe_tensor", "gradient_of", "map_over_batch"]
+__all__ = ["bring_weights", "describe_tensor", "gradient_of", "map_over_batch", "unfolded"]
 
 
 def bring_weights(op: str, weights: Any, rank: int) -> Tensor | None:
@@ -19,6 +19,7 @@ def bring_weights(op: str, weights: Any, rank: int) -> Tensor | None:
     if weights is None:
         return None
     w = arrays.as_tensor(op, "weights", weights)
+    _check.storage(op, "weights", w.dtype)
     if tuple(w.shape) != (rank,):
         raise ValueError(f"{op}: weights has shape {tuple(w.shape)}; expected ({rank},)")
     return w
@@ -29,6 +30,11 @@ def gradient_of(argument: Tensor, grad: Tensor) -> Tensor:
     if grad.is_complex() and not argument.is_complex():
         grad = grad.real
     return grad.to(argument.dtype)
+
+
+def unfolded(x: Tensor, mode: int) -> Tensor:
+    """Return mode ``mode`` against all others, for tensors that may be empty."""
+    return x.movedim(mode, 0).reshape(x.shape[mode], x.numel() // max(1, x.shape[mode]))
 
 
 def describe_tensor(op: str, x: Tensor, **more: Any) -> Problem:

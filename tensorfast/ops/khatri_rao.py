@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import _check, _dispatch, arrays, baseline, reference
+from ..precision import common_dtype
 from ._shared import bring_weights, describe_tensor, gradient_of, map_over_batch
 
 __all__ = ["khatri_rao"]
@@ -56,17 +57,27 @@ def khatri_rao(factors: Sequence[Any], weights: Any = None, skip: int | None = N
            [ 5., 12.]])
     """
     matrices, w = _arguments(factors, weights, skip)
-    return arrays.in_kind(_khatri_rao(matrices, w, "auto"), factors[0])
+    like = next(f for n, f in enumerate(factors) if skip is None or n != skip % len(factors))
+    return arrays.in_kind(_khatri_rao(matrices, w, "auto"), like)
 
 
 def _arguments(
     factors: Sequence[Any], weights: Any, skip: int | None
 ) -> tuple[list[Tensor], Tensor | None]:
-    matrices = arrays.as_tensors("khatri_rao", "factors", factors)
+    op = "khatri_rao"
+    at = None
     if skip is not None:
-        del matrices[_check.mode("khatri_rao", skip, len(matrices))]
-    rank = _check.factors("khatri_rao", matrices)
-    return matrices, bring_weights("khatri_rao", weights, rank)
+        owner = "there are {} factors"
+        at = _check.mode(op, skip, arrays.count(op, "factors", factors), "skip", owner)
+    matrices = arrays.as_tensors(op, "factors", factors, skip=at)
+    rank = _check.factors(op, matrices, skip=at)
+    w = bring_weights(op, weights, rank)
+    if at is not None:
+        del matrices[at]
+    _check.one_device(op, matrices, w)
+    # Half precision is storage only; a product of columns is computed.
+    dtype = common_dtype(*matrices)
+    return [matrix.to(dtype) for matrix in matrices], w
 
 
 @torch.library.custom_op("tensorfast::khatri_rao", mutates_args=())
@@ -80,9 +91,7 @@ def _khatri_rao(factors: Sequence[Tensor], weights: Tensor | None, impl: str) ->
 
 @_khatri_rao.register_fake
 def _(factors: Sequence[Tensor], weights: Tensor | None, impl: str) -> Tensor:
-    dtype = factors[0].dtype
-    for factor in [*factors[1:], *([] if weights is None else [weights])]:
-        dtype = torch.promote_types(dtype, factor.dtype)
+    dtype = common_dtype(*factors, *([] if weights is None else [weights]))
     rows = math.prod(f.shape[0] for f in factors)
     return factors[0].new_empty(rows, factors[0].shape[1], dtype=dtype)
 
@@ -100,7 +109,7 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
     grads = []
     for n in range(ctx.count):
         part = _sum_against(full, factors, skip=n)
-        part = part if weights is None else part * weights.conj()
+        part = part if weights is None else part * baseline.conjugate(weights)
         grads.append(gradient_of(factors[n], part))
     grad_weights = (
         None if weights is None else gradient_of(weights, _sum_against(full, factors, skip=None))
@@ -112,8 +121,8 @@ def _sum_against(full: Tensor, factors: Sequence[Tensor], skip: int | None) -> T
     """Contract ``full [I_0, ..., R]`` with the conjugate of every factor but one."""
     for n in reversed(range(len(factors))):
         if n != skip:
-            shape = [-1] + [1] * (full.ndim - n - 2) + [full.shape[-1]]
-            full = (full * factors[n].conj().reshape(shape)).sum(n)
+            shape = [factors[n].shape[0]] + [1] * (full.ndim - n - 2) + [full.shape[-1]]
+            full = (full * baseline.conjugate(factors[n]).reshape(shape)).sum(n)
     return full
 
 

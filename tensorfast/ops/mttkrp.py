@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check, _dispatch, arrays, baseline, reference
-from ..precision import compute_dtype, matmul_precision
+from ..precision import common_dtype, matmul_precision
 from ._shared import bring_weights, describe_tensor, gradient_of, map_over_batch
 from .khatri_rao import _khatri_rao
 
@@ -57,7 +57,9 @@ def mttkrp(
     ValueError, TypeError
         If shapes, ranks, types or the mode do not fit, or ``impl`` cannot serve the call.
 
-    Notes ----- 2 R prod(I_n) flops and one read of ``x``. The longer side of the mode is contracted
+    Notes
+    -----
+    2 R prod(I_n) flops and one read of ``x``. The longer side of the mode is contracted
     by matrix products, the shorter one column by column on a result that is still in cache;
     workspace is a few MiB plus the Khatri-Rao product of each side. Deterministic for a fixed
     number of threads. Differentiable, twice.
@@ -91,7 +93,9 @@ def _arguments(
     matrices = arrays.as_tensors("mttkrp", "factors", factors, skip=n)
     rank = _check.factors("mttkrp", matrices, tensor.shape, skip=n)
     del matrices[n]
-    return tensor, matrices, n, bring_weights("mttkrp", weights, rank)
+    w = bring_weights("mttkrp", weights, rank)
+    _check.one_device("mttkrp", [tensor, *matrices], w)
+    return tensor, matrices, n, w
 
 
 @torch.library.custom_op("tensorfast::mttkrp", mutates_args=())
@@ -118,9 +122,7 @@ def _(
     precision: str | None,
     impl: str,
 ) -> Tensor:
-    dtype = compute_dtype(x.dtype)
-    for factor in others:
-        dtype = torch.promote_types(dtype, compute_dtype(factor.dtype))
+    dtype = common_dtype(x, *others, *([] if weights is None else [weights]))
     return x.new_empty(x.shape[mode], others[0].shape[1], dtype=dtype)
 
 
@@ -140,7 +142,7 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
     grad_x = None
     if needs_x:
         # d/dx = conj(w) * (grad at the mode, the factors elsewhere), summed over the columns.
-        scaled = grad if weights is None else grad * weights.conj()
+        scaled = grad if weights is None else grad * baseline.conjugate(weights)
         rest = _khatri_rao([f.to(grad.dtype) for f in others], None, "auto")
         full = (scaled @ rest.t()).reshape(x.shape[n], *(f.shape[0] for f in others))
         grad_x = gradient_of(x, full.movedim(0, n))
@@ -154,7 +156,7 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
     grad_weights = None
     if weights is not None and needs_weights:
         plain = _mttkrp(x, others, n, None, *end)
-        grad_weights = gradient_of(weights, (grad * plain.conj()).sum(0))
+        grad_weights = gradient_of(weights, (grad * baseline.conjugate(plain)).sum(0))
     return grad_x, grads, None, grad_weights, None, None
 
 

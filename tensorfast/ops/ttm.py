@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import _check, _dispatch, arrays, baseline, reference
-from ..precision import compute_dtype, matmul_precision
-from ._shared import describe_tensor, gradient_of, map_over_batch
+from ..precision import common_dtype, matmul_precision
+from ._shared import describe_tensor, gradient_of, map_over_batch, unfolded
 
 __all__ = ["multi_ttm", "ttm"]
 
@@ -107,7 +107,8 @@ def _arguments(
             f"{op}: {name} has shape {tuple(a.shape)} but x.shape[{n}] is {size}; expected "
             f"{wanted} or ({size},)"
         )
-    return tensor, a.conj() if a.ndim == 1 and transpose else a, n
+    _check.one_device(op, [tensor, a])
+    return tensor, baseline.conjugate(a) if a.ndim == 1 and transpose else a, n
 
 
 @torch.library.custom_op("tensorfast::ttm", mutates_args=())
@@ -124,7 +125,7 @@ def _ttm(
 def _(
     x: Tensor, matrix: Tensor, mode: int, transpose: bool, precision: str | None, impl: str
 ) -> Tensor:
-    dtype = torch.promote_types(compute_dtype(x.dtype), compute_dtype(matrix.dtype))
+    dtype = common_dtype(x, matrix)
     shape = list(x.shape)
     shape[mode] = matrix.shape[1 if transpose else 0]
     return x.new_empty(shape, dtype=dtype)
@@ -144,9 +145,7 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
         adjoint = _ttm(grad, matrix, ctx.mode, not ctx.transpose, ctx.precision, ctx.impl)
         grad_x = gradient_of(x, adjoint)
     if needs_matrix:
-        g, v = (
-            t.movedim(ctx.mode, 0).reshape(t.shape[ctx.mode], -1) for t in (grad, x.to(grad.dtype))
-        )
+        g, v = (unfolded(t, ctx.mode) for t in (grad, x.to(grad.dtype)))
         grad_matrix = gradient_of(matrix, v @ g.mH if ctx.transpose else g @ v.mH)
     return grad_x, grad_matrix, None, None, None, None
 
@@ -190,8 +189,10 @@ def multi_ttm(
     ValueError, TypeError
         If shapes, types or modes do not fit, or a mode is given twice.
 
-    Notes ----- A chain of `tensorfast.ttm`, the one that shrinks the tensor most first, so that the
-    cost is that of the first product, 2 J prod(I_n) flops, plus a fraction. Differentiable, twice.
+    Notes
+    -----
+    A chain of `tensorfast.ttm`, the one that shrinks the tensor most first, so that the cost is
+    that of the first product, 2 J prod(I_n) flops, plus a fraction. Differentiable, twice.
 
     Examples
     --------
@@ -199,31 +200,48 @@ def multi_ttm(
     >>> multi_ttm(np.ones((2, 3, 4)), [np.ones((5, 2)), np.ones(4)], modes=[0, 2]).shape
     (5, 3)
     """
-    tensor = arrays.as_tensor("multi_ttm", "x", x)
-    given = list(range(len(matrices))) if modes is None else modes
-    targets = _check.modes("multi_ttm", given, tensor.ndim)
-    if len(targets) != len(matrices):
+    op = "multi_ttm"
+    tensor = arrays.as_tensor(op, "x", x)
+    count = arrays.count(op, "matrices", matrices)
+    if modes is None and count > tensor.ndim:
         raise ValueError(
-            f"multi_ttm: got {len(matrices)} matrices and {len(targets)} modes; expected "
-            "one mode each"
+            f"{op}: got {count} matrices but x has {tensor.ndim} modes; expected at most one a mode"
         )
-    left_out = None if skip is None else _check.mode("multi_ttm", skip, tensor.ndim)
-    work, gone = [], []
+    targets = _check.modes(op, range(count) if modes is None else modes, tensor.ndim)
+    if len(targets) != count:
+        raise ValueError(
+            f"{op}: got {count} matrices and {len(targets)} modes; expected one mode each"
+        )
+    _check.precision(op, precision)
+    left_out = None if skip is None else _check.mode(op, skip, tensor.ndim, "skip")
+    work: list[tuple[int, Tensor, bool]] = []
+    gone: list[int] = []
     for k, (n, matrix) in enumerate(zip(targets, matrices, strict=True)):
         if n == left_out:
             continue
-        name = f"matrices[{k}]"
-        _, a, _ = _arguments("multi_ttm", tensor, matrix, n, transpose, precision, name)
+        _, a, _ = _arguments(op, tensor, matrix, n, transpose, precision, f"matrices[{k}]")
         if a.ndim == 1:
             gone.append(n)
         work.append((n, a.reshape(1, -1) if a.ndim == 1 else a, transpose and a.ndim == 2))
-    # Ratio of the mode's new length to its old one: smallest first.
-    work.sort(key=lambda item: item[1].shape[1 if item[2] else 0] / max(1, tensor.shape[item[0]]))
-    for n, a, conjugate in work:
-        tensor = _ttm(tensor, a, n, conjugate, precision, "auto")
+    while work:
+        n, a, adjoint = work.pop(_shrinks_most(work))
+        tensor = _ttm(tensor, a, n, adjoint, precision, "auto")
     for n in sorted(gone, reverse=True):
         tensor = tensor.squeeze(n)
     return arrays.in_kind(tensor, x)
+
+
+def _shrinks_most(work: Sequence[tuple[int, Tensor, bool]]) -> int:
+    """Position of the matrix with the fewest rows per column; by comparisons that trace."""
+    best = 0
+    for k in range(1, len(work)):
+        (new, old), (least_new, least_old) = (
+            (a.shape[1], a.shape[0]) if adjoint else (a.shape[0], a.shape[1])
+            for _, a, adjoint in (work[k], work[best])
+        )
+        if new * least_old < least_new * old:
+            best = k
+    return best
 
 
 def _problem(

@@ -69,7 +69,9 @@ def hooi(
     ValueError, TypeError
         If arguments do not fit.
 
-    Notes ----- No SVD of an unfolding: each update takes a few steps of subspace iteration,
+    Notes
+    -----
+    No SVD of an unfolding: each update takes a few steps of subspace iteration,
     warm-started from the current factor, on the small projected tensor. ``x`` is read N / (N - 1)
     times a sweep, 2 R_n prod(I_m) flops each: one projection of ``x`` serves the next N - 1
     updates, across the ends of sweeps.

@@ -41,7 +41,9 @@ def hosvd(x: Any, rank: Any = None, *, tol: float | None = None) -> TuckerTensor
     ValueError, TypeError
         If arguments do not fit, or not exactly one of ``rank`` and ``tol`` is given.
 
-    Notes ----- Each mode discards singular values whose squares sum to at most ``tol^2 ||x||^2 /
+    Notes
+    -----
+    Each mode discards singular values whose squares sum to at most ``tol^2 ||x||^2 /
     N``. Gram matrices are accumulated in double precision; where ``tol`` asks for more than they
     resolve, orthogonal reductions of the unfolding take their place. `sthosvd` gives the same
     guarantee at lower cost.
@@ -86,7 +88,9 @@ def sthosvd(
     ValueError, TypeError
         If arguments do not fit, or not exactly one of ``rank`` and ``tol`` is given.
 
-    Notes ----- The squared error is the sum of the squares of all discarded singular values, so
+    Notes
+    -----
+    The squared error is the sum of the squares of all discarded singular values, so
     each mode may discard an equal share of what is left of ``tol^2 ||x||^2``. With ``tol`` the
     first mode costs a Gram matrix in double precision, 2 I_n prod(I_m) flops. With ``rank``, modes
     of 128 or more and over 3 (rank + 8) use a random sketch with one power step, 6 (rank + 8)
