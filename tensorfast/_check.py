@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -23,7 +23,6 @@ __all__ = [
     "one_device",
     "only",
     "precision",
-    "same_device",
     "storage",
     "tucker_rank",
     "whole_number",
@@ -49,21 +48,15 @@ def only(op: str, name: str, value: Any, supported: int) -> None:
         )
 
 
-def same_device(op: str, name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
-    """Refuse a tensor that lies on another device than ``x``."""
-    if tensor.device != x.device:
-        raise ValueError(
-            f"{op}: {name} is on {tensor.device} but x is on {x.device}; expected the same device"
-        )
-
-
-def one_device(op: str, tensors: Sequence[torch.Tensor], more: torch.Tensor | None = None) -> None:
-    """Refuse tensors that lie on different devices."""
-    devices = {str(t.device) for t in [*tensors, *([] if more is None else [more])]}
-    if len(devices) > 1:
-        raise ValueError(
-            f"{op}: the arguments are on {' and '.join(sorted(devices))}; expected one device"
-        )
+def one_device(op: str, tensors: Mapping[str, torch.Tensor | None]) -> None:
+    """Refuse named tensors that lie on different devices."""
+    (first, head), *others = ((name, t) for name, t in tensors.items() if t is not None)
+    for name, tensor in others:
+        if tensor.device != head.device:
+            raise ValueError(
+                f"{op}: {name} is on {tensor.device} but {first} is on {head.device}; expected the "
+                "same device"
+            )
 
 
 def number(op: str, name: str, value: Any, least: float = 0.0) -> float:

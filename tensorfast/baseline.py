@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .precision import common_dtype, compute_dtype, solve_dtype
+from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
     "contract_data",
@@ -90,9 +90,9 @@ def contract_data(x: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
             out[a:b] = _contract_ready(_ready(x[a:b], k), lo, hi, k)
         return out
     out = k.new_zeros(kept)
-    rows = k.reshape(x.shape[0], -1, k.shape[1])
+    rows = k.reshape(x.shape[0], k.shape[0] // max(1, x.shape[0]), k.shape[1])
     for a, b in slabs(x):
-        part = rows[a:b].reshape(-1, k.shape[1])
+        part = rows[a:b].flatten(0, 1)
         out += _contract_ready(_ready(x[a:b], k), lo, hi, part)
     return out
 
@@ -218,7 +218,7 @@ def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | Non
     """
     order = by_stride(x)
     x, at = x.permute(order), order.index(mode)
-    dtype = common_dtype(x, *others, *([] if weights is None else [weights]))
+    dtype = common_dtype(x, *others)
     given = [conjugate(factor.to(dtype)) for factor in others]
     given.insert(mode, given[0])
     ordered = [given[n] for n in order]
@@ -229,7 +229,7 @@ def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | Non
     else:
         left, right = khatri_rao(ordered[:at]), khatri_rao(ordered[at + 1 :])
         m = contract_sides(_promoted(x, dtype), at, at + 1, left, right)
-    return m if weights is None else m * weights.to(dtype)
+    return m if weights is None else m * in_precision_of(weights, dtype)
 
 
 def _promoted(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -311,19 +311,14 @@ def gram_of_columns(factor: Tensor) -> Tensor:
 
 
 def sum_of_squares(x: Tensor) -> Tensor:
-    """``||x||^2`` accumulated in float64 in one read of ``x``; a 0-d float64 tensor."""
+    """``||x||^2`` accumulated pairwise in float64 in one read of ``x``; a 0-d float64 tensor."""
     x = x.permute(by_stride(x))
-    parts = x.reshape(-1).split(BLOCK // 4) if x.is_contiguous() else _flat_slabs(x)
+    flat = (x[a:b].reshape(-1) for a, b in slabs(x, BLOCK // 4))
+    parts = x.view(-1).split(BLOCK // 4) if x.is_contiguous() else flat
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for part in parts:
+        wide = part.to(torch.promote_types(part.dtype, torch.float64))
         total += (
-            torch.linalg.vector_norm(
-                part.to(compute_dtype(part.dtype)), dtype=solve_dtype(part.dtype)
-            )
-            ** 2
+            torch.view_as_real(wide).square().sum() if wide.is_complex() else (wide * wide).sum()
         )
     return total
-
-
-def _flat_slabs(x: Tensor) -> Iterator[Tensor]:
-    return (x[a:b] for a, b in slabs(x, BLOCK))

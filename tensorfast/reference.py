@@ -20,6 +20,11 @@ def _letters(n: int) -> str:
     return string.ascii_lowercase[:n]
 
 
+def _conjugate(a: Tensor) -> Tensor:
+    """Conjugate, not lazily: compiled graphs call this code where lazy ones are ignored."""
+    return torch.conj_physical(a) if a.is_complex() else a
+
+
 def _lift(*tensors: Tensor) -> list[Tensor]:
     """Bring tensors to one type that computes: half precision is storage only."""
     dtype = tensors[0].dtype
@@ -47,17 +52,19 @@ def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | Non
     """
     modes = _letters(x.ndim)
     terms = [modes, *(m + _R for m in modes.replace(modes[mode], ""))]
-    operands = [x, *(factor.conj() for factor in others)]
-    if weights is not None:
-        terms, operands = [*terms, _R], [*operands, weights]
-    return torch.einsum(f"{','.join(terms)}->{modes[mode]}{_R}", *_lift(*operands))
+    operands = [x, *(_conjugate(factor) for factor in others)]
+    out = torch.einsum(f"{','.join(terms)}->{modes[mode]}{_R}", *_lift(*operands))
+    if weights is None:
+        return out
+    # Weights of another precision do not widen the result.
+    return out * weights.to(out.dtype.to_complex() if weights.is_complex() else out.dtype)
 
 
 def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor:
     """``out[..., j, ...] = sum_i x[..., i, ...] matrix[j, i]``, or ``conj(matrix[i, j])``."""
     modes = _letters(x.ndim)
     new = modes.replace(modes[mode], _R)
-    operand = matrix.conj() if transpose else matrix
+    operand = _conjugate(matrix) if transpose else matrix
     term = modes[mode] + _R if transpose else _R + modes[mode]
     return torch.einsum(f"{modes},{term}->{new}", *_lift(x, operand))
 
@@ -67,7 +74,7 @@ def gram(x: Tensor, mode: int, dtype: torch.dtype | None = None) -> Tensor:
     modes = _letters(x.ndim)
     other = modes.replace(modes[mode], _R)
     lifted = _lift(x)[0].to(dtype) if dtype is not None else _lift(x)[0]
-    return torch.einsum(f"{modes},{other}->{modes[mode]}{_R}", lifted, lifted.conj())
+    return torch.einsum(f"{modes},{other}->{modes[mode]}{_R}", lifted, _conjugate(lifted))
 
 
 def cp_to_tensor(weights: Tensor | None, factors: Sequence[Tensor]) -> Tensor:

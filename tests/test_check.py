@@ -63,7 +63,7 @@ def test_what_is_right_passes():
     _check.finite("op", torch.empty(0, 3))
     _check.nonempty("op", x)
     _check.modes_at_least("op", x, 2)
-    _check.same_device("op", "y", x, x)
+    _check.one_device("op", {"x": x, "y": None, "z": x})
     _check.only("op", "n_init", 1, 1)
     _check.only("op", "batch_dims", 0, 0)
     for value in ("ieee", "tf32", "bf16", None):
@@ -156,10 +156,15 @@ ERRORS = {
         ValueError,
         "op: batch_dims is -1; expected at least 0",
     ),
-    "same_device": (
-        lambda: _check.same_device("op", "u", torch.ones(2, device="meta"), torch.ones(2)),
+    "one_device": (
+        lambda: _check.one_device("op", {"x": torch.ones(2), "u": torch.ones(2, device="meta")}),
         ValueError,
         "op: u is on meta but x is on cpu; expected the same device",
+    ),
+    "mode named": (
+        lambda: _check.mode("op", 2, 2, "skip", "there are {} factors"),
+        ValueError,
+        "op: skip is 2 but there are 2 factors; expected -2 <= skip < 2",
     ),
     "mode high": (
         lambda: _check.mode("op", 3, 3),

@@ -23,7 +23,13 @@ LEAVES = (
 IMPLEMENTATIONS = ("tensorfast.reference", "tensorfast.baseline", "tensorfast.kernels")
 # Engines go through the operations, or straight to the plain-torch formulation where the
 # cost of calling a registered operation shows.
-ENGINE = (*LEAVES, "tensorfast.ops", "tensorfast.baseline", "tensorfast.reconstruct")
+ENGINE = (
+    *LEAVES,
+    "tensorfast.ops",
+    "tensorfast.baseline",
+    "tensorfast.reconstruct",
+    "tensorfast.convergence",
+)
 METHODS = ("tensorfast.svd", "tensorfast.metrics", "tensorfast.cp", "tensorfast.tucker")
 
 # A module, or a package with all it holds: what it may import besides itself and the standard
@@ -41,6 +47,7 @@ MAY_IMPORT = {
     "tensorfast._dispatch": (*LEAVES, *IMPLEMENTATIONS),
     "tensorfast.ops": (*LEAVES, *IMPLEMENTATIONS, "tensorfast._dispatch"),
     "tensorfast.reconstruct": (*LEAVES, "tensorfast.baseline"),
+    "tensorfast.convergence": LEAVES,
     "tensorfast.svd": ENGINE,
     "tensorfast.metrics": (*ENGINE, "scipy"),
     "tensorfast.cp": (*ENGINE, "tensorfast.svd"),

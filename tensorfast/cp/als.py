@@ -8,18 +8,12 @@ import torch
 from torch import Tensor
 
 from .. import baseline
+from ..convergence import StoppingRule, at_precision_limit, fast_relative_error
 from ..results import ConvergenceInfo
 from .linesearch import LineSearch
 from .operand import Operand
 from .schedule import Schedule
-from .stopping import (
-    DivergenceWatch,
-    StoppingRule,
-    at_precision_limit,
-    describe,
-    fast_relative_error,
-    hadamard,
-)
+from .stopping import DivergenceWatch, describe, hadamard
 from .update import UpdateRule
 
 __all__ = ["als"]

@@ -14,6 +14,10 @@ from ..svd import gaussian, generator, leading_subspace
 
 __all__ = ["initial_factors"]
 
+#: Length of the random vectors added to singular vectors. Symmetric data put the bare ones on a
+#: saddle point of ALS: e0 e0 e1 + e0 e1 e0 + e1 e0 e0 at rank 2 rests there at an error of 0.82.
+OFF_SADDLE = 1e-2
+
 
 def initial_factors(
     op: str,
@@ -39,7 +43,9 @@ def initial_factors(
             # The first mode is solved for before it is ever used.
             for n in range(1, x.ndim):
                 k = min(rank, x.shape[n])
-                start[n][:, :k] = leading_subspace(x, n, k, rng)
+                start[n] *= OFF_SADDLE
+                start[n][:, :k] += leading_subspace(x, n, k, rng)
+                start[n][:, k:] /= OFF_SADDLE
         return start
     return _given(op, x, rank, init, free)
 
@@ -64,7 +70,7 @@ def _given(op: str, x: Tensor, rank: int, init: Any, free: Sequence[int]) -> lis
     if given != rank:
         raise ValueError(f"{op}: init has rank {given} but rank is {rank}; expected the same")
     for n, matrix in enumerate(matrices):
-        _check.same_device(op, f"init factors[{n}]", matrix, x)
+        _check.one_device(op, {"x": x, f"init factors[{n}]": matrix})
         _check.finite(f"{op}: init factors[{n}]", matrix)
     if weights is not None:
         matrices.append(arrays.as_tensor(op, "init weights", weights))

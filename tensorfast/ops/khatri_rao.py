@@ -74,7 +74,7 @@ def _arguments(
     w = bring_weights(op, weights, rank)
     if at is not None:
         del matrices[at]
-    _check.one_device(op, matrices, w)
+    _check.one_device(op, {f"factors[{n}]": m for n, m in enumerate(matrices)} | {"weights": w})
     # Half precision is storage only; a product of columns is computed.
     dtype = common_dtype(*matrices)
     return [matrix.to(dtype) for matrix in matrices], w

@@ -92,9 +92,10 @@ def _arguments(
     n = _check.mode("mttkrp", mode, tensor.ndim)
     matrices = arrays.as_tensors("mttkrp", "factors", factors, skip=n)
     rank = _check.factors("mttkrp", matrices, tensor.shape, skip=n)
-    del matrices[n]
     w = bring_weights("mttkrp", weights, rank)
-    _check.one_device("mttkrp", [tensor, *matrices], w)
+    named = {f"factors[{m}]": matrix for m, matrix in enumerate(matrices) if m != n}
+    _check.one_device("mttkrp", {"x": tensor, **named, "weights": w})
+    del matrices[n]
     return tensor, matrices, n, w
 
 
@@ -122,7 +123,9 @@ def _(
     precision: str | None,
     impl: str,
 ) -> Tensor:
-    dtype = common_dtype(x, *others, *([] if weights is None else [weights]))
+    dtype = common_dtype(x, *others)
+    if weights is not None and weights.is_complex():
+        dtype = dtype.to_complex()
     return x.new_empty(x.shape[mode], others[0].shape[1], dtype=dtype)
 
 

@@ -107,7 +107,7 @@ def _arguments(
             f"{op}: {name} has shape {tuple(a.shape)} but x.shape[{n}] is {size}; expected "
             f"{wanted} or ({size},)"
         )
-    _check.one_device(op, [tensor, a])
+    _check.one_device(op, {"x": tensor, name: a})
     return tensor, baseline.conjugate(a) if a.ndim == 1 and transpose else a, n
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import _check, arrays, baseline
-from ..precision import compute_dtype, matmul_precision, precision_floor
+from ..convergence import StoppingRule
+from ..precision import compute_dtype, matmul_precision, solve_dtype
 from ..progress import progress_bar
 from ..reconstruct import bring_tucker
 from ..results import TuckerTensor
@@ -20,8 +21,9 @@ from .truncation import order_of_modes, truncate
 
 __all__ = ["hooi"]
 
-#: Steps of subspace iteration on a mode's small projected tensor in one update.
-INNER_STEPS = 3
+#: Powers of a mode's small projected Gram matrix that extend the current factor to the space in
+#: which the new one is sought. With two, an update is as good as an exact one.
+KRYLOV_STEPS = 2
 
 
 def hooi(
@@ -99,6 +101,7 @@ def hooi(
     with torch.no_grad(), matmul_precision("ieee", tensor.device):
         tensor, squared, scale = scaled(op, tensor)
         factors = _initial(op, tensor, ranks, init, seed, squared)
+        stop = StoppingRule(tol, compute_dtype(tensor.dtype))
         projections = _projections(tensor, factors)
         errors: list[float] = []
         status = "max_iter"
@@ -113,11 +116,9 @@ def hooi(
                 if report is not None and report(sweep, errors[-1], current):
                     status = "stopped"
                     break
-                if tol and errors[-1] < precision_floor(tensor.dtype):
-                    status = "precision_limit"
-                    break
-                if tol and len(errors) > 1 and abs(errors[-2] - errors[-1]) < tol:
-                    status = "converged"
+                reason = stop.status(errors)
+                if reason is not None:
+                    status = reason
                     break
     message = {
         "converged": f"The relative error changed by less than tol={tol:g} in the last sweep.",
@@ -189,10 +190,22 @@ def _project(x: Tensor, modes: Sequence[int], factors: Sequence[Tensor]) -> Tens
 
 
 def _improved(projected: Tensor, mode: int, factor: Tensor) -> Tensor:
-    """Turn a factor towards the leading left singular vectors of a projected tensor's unfolding."""
-    if factor.shape[0] == factor.shape[1]:
+    """Return leading left singular vectors of a projected tensor's unfolding ``Y``.
+
+    Rayleigh-Ritz on the block Krylov space of ``Y Y^H`` that the current factor spans, or on all of
+    the mode's space where that is no larger.
+    """
+    size, rank = factor.shape
+    if size == rank:
         return factor
-    rows = projected.movedim(mode, 0).reshape(projected.shape[mode], -1)
-    for _ in range(INNER_STEPS):
-        factor = orthonormal(rows @ (rows.mH @ factor))
-    return factor
+    rows = projected.movedim(mode, 0).reshape(size, -1)
+    if (KRYLOV_STEPS + 1) * rank >= size:
+        small = baseline.gram(rows, 0, solve_dtype(rows.dtype))
+        return torch.linalg.eigh(small).eigenvectors[:, -rank:].flip(1).to(factor.dtype)
+    blocks = [factor]
+    for _ in range(KRYLOV_STEPS):
+        blocks.append(orthonormal(rows @ (rows.mH @ blocks[-1])))
+    basis = orthonormal(torch.cat(blocks, 1))
+    small = baseline.gram(basis.mH @ rows, 0, solve_dtype(rows.dtype))
+    vectors = torch.linalg.eigh(small).eigenvectors[:, -rank:].flip(1)
+    return basis @ vectors.to(factor.dtype)

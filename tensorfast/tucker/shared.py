@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from .. import _check, arrays, baseline
+from ..convergence import fast_relative_error
 from ..precision import (
     compute_dtype,
-    explicit_residual_below,
     precision_floor,
     safe_scale,
     solve_dtype,
@@ -44,14 +44,24 @@ def scaled(op: str, x: Tensor) -> tuple[Tensor, float, float]:
 
 
 def true_error(x: Tensor, core: Tensor, factors: Sequence[Tensor], squared_norm: float) -> float:
-    """``||x - model|| / ||x||``; from the norms of ``x`` and core where that keeps its digits."""
-    scale = squared_norm if squared_norm > 0 else 1.0
-    squared = (squared_norm - float(baseline.sum_of_squares(core))) / scale
-    if squared >= explicit_residual_below(x.dtype) ** 2:
-        return math.sqrt(squared)
-    error = tucker_residual_norm(x, core, factors) / math.sqrt(scale)
-    if error < 100 * precision_floor(x.dtype) and compute_dtype(x.dtype) != solve_dtype(x.dtype):
-        error = tucker_residual_norm(x, core, factors, double=True) / math.sqrt(scale)
+    """Return ``||x - model|| / ||x||`` where ``core`` is ``x`` projected on the factors.
+
+    ``<x, model> = ||core||^2``, and ``||model||`` accounts for factors that are orthonormal up to
+    rounding only. Where the three scalars lose their digits, the residual itself is computed.
+    """
+    inner = float(baseline.sum_of_squares(core))
+    wide = core.to(solve_dtype(core.dtype))
+    model = wide
+    for n, factor in enumerate(factors):
+        model = baseline.ttm(model, baseline.gram_of_columns(factor), n)
+    squared = float((baseline.conjugate(wide) * model).sum().real)
+    error = fast_relative_error(squared_norm, inner, squared, x.dtype)
+    if error is not None:
+        return error
+    scale = math.sqrt(squared_norm) if squared_norm > 0 else 1.0
+    error = tucker_residual_norm(x, core, factors) / scale
+    if error < 100 * precision_floor(x.dtype) and compute_dtype(x.dtype) != wide.dtype:
+        error = tucker_residual_norm(x, core, factors, double=True) / scale
     return error
 
 

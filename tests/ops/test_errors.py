@@ -258,19 +258,44 @@ def test_wrong_types(call, message):
         call()
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda x: tf.mttkrp(x, [torch.ones(n, 2) for n in X.shape], 0),
-        lambda x: tf.mttkrp(X, [x[0, :3], torch.ones(4, 5), torch.ones(5, 5)], 1),
-        lambda x: tf.ttm(x, torch.ones(2, 3), 0),
-        lambda x: tf.ttm(X, x[0], 2),
-        lambda x: tf.multi_ttm(X, [x[0, :, :4], x[0]], modes=[1, 2]),
-        lambda x: tf.khatri_rao([torch.ones(2, 5), x[0]]),
-        lambda x: tf.khatri_rao([torch.ones(2, 5)], weights=x[0, 0]),
-    ],
-    ids=["mttkrp x", "mttkrp factor", "ttm x", "ttm matrix", "multi_ttm", "khatri_rao", "weights"],
-)
-def test_operands_on_two_devices(call):
-    with pytest.raises(ValueError, match=r"is on .*meta.* but .* is on .*expected the same device"):
-        call(torch.ones(3, 4, 5, device="meta"))
+AWAY = torch.ones(3, 4, 5, device="meta")
+DEVICES = {
+    "mttkrp x": (
+        lambda: tf.mttkrp(AWAY, U, 0),
+        "mttkrp: factors[1] is on cpu but x is on meta; expected the same device",
+    ),
+    "mttkrp factor": (
+        lambda: tf.mttkrp(X, [*U[:2], AWAY[0, 0, :, None].expand(5, 2)], 0),
+        "mttkrp: factors[2] is on meta but x is on cpu; expected the same device",
+    ),
+    "mttkrp weights": (
+        lambda: tf.mttkrp(X, U, 0, AWAY[0, 0, :2]),
+        "mttkrp: weights is on meta but x is on cpu; expected the same device",
+    ),
+    "ttm x": (
+        lambda: tf.ttm(AWAY, A, 1),
+        "ttm: matrix is on cpu but x is on meta; expected the same device",
+    ),
+    "ttm vector": (
+        lambda: tf.ttm(X, AWAY[0, 0], 2),
+        "ttm: matrix is on meta but x is on cpu; expected the same device",
+    ),
+    "multi_ttm": (
+        lambda: tf.multi_ttm(X, [A, AWAY[0]], modes=[1, 2]),
+        "multi_ttm: matrices[1] is on meta but x is on cpu; expected the same device",
+    ),
+    "khatri_rao": (
+        lambda: tf.khatri_rao([U[0], U[1], AWAY[0, 0, :, None].expand(5, 2)], skip=0),
+        "khatri_rao: factors[2] is on meta but factors[1] is on cpu; expected the same device",
+    ),
+    "khatri_rao weights": (
+        lambda: tf.khatri_rao(U, AWAY[0, 0, :2]),
+        "khatri_rao: weights is on meta but factors[0] is on cpu; expected the same device",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), DEVICES.values(), ids=DEVICES.keys())
+def test_operands_on_two_devices(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

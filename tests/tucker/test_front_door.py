@@ -58,7 +58,8 @@ def test_numpy_in_and_out(x, method):
     core, factors = METHODS[method](array, 3)
     assert all(type(a) is np.ndarray for a in (core, *factors))
     plain = METHODS[method](x, 3)
-    assert np.array_equal(core, plain.core)
+    np.testing.assert_allclose(core, plain.core, atol=1e-9)
+    assert np.array_equal(array, x.numpy())
 
 
 @every
@@ -212,14 +213,14 @@ BAD_HOOI = {
         r"init factors\[1\] has shape \(7, 3\); expected \(7, 2\)",
     ),
     "fewer modes": (
-        lambda x: {"init": given(x[0], 2, 2)},
+        lambda x: {"init": given(x[..., 0], 2, 2)},
         ValueError,
-        "2 (factors|modes).* 3",
+        "2 (factors|modes)",
     ),
     "more modes": (
         lambda x: {"init": given(x[..., None].repeat(1, 1, 1, 2), 2, 2, 2, 2)},
         ValueError,
-        "4 (factors|modes).* 3",
+        "4 (factors|modes)",
     ),
     "NaN": (
         lambda x: {"init": (torch.ones(2, 2, 2), [torch.nan * torch.ones(n, 2) for n in x.shape])},
