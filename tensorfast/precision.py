@@ -39,7 +39,6 @@ STORAGE_DTYPES = (
 )
 
 
-@cache
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Type in which an array of ``dtype`` is contracted: half precision is storage only."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
@@ -58,7 +57,6 @@ def in_precision_of(weights: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return weights.to(dtype.to_complex() if weights.is_complex() else dtype)
 
 
-@cache
 def solve_dtype(dtype: torch.dtype) -> torch.dtype:
     """Double precision of the same field, for Grams, solves and the scalars of the fit."""
     return torch.complex128 if dtype.is_complex else torch.float64

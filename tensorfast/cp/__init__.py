@@ -54,7 +54,8 @@ def cp_als(
         Number of components R.
     init : {"svd", "random"}, CPTensor or (weights, factors)
         ``"svd"``: leading left singular vectors of each unfolding by a randomised range finder,
-        columns beyond I_n random. A given model is not modified.
+        moved by 0.01 at random, off saddle points; columns beyond I_n random. A given model is not
+        modified.
     n_init : int
         Number of starts. This version runs one.
     n_iter_max : int

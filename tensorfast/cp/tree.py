@@ -23,11 +23,16 @@ class Contraction:
     modes: tuple[int, ...]
 
     def matrix(self, factors: Sequence[Tensor]) -> Tensor:
-        """Khatri-Rao product of the conjugate factors."""
+        """Khatri-Rao product of the conjugate factors, to multiply partial results by."""
+        return baseline.khatri_rao(self._conjugates(factors))
+
+    def operand(self, factors: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Return the same to multiply the tensor ``x`` by."""
+        return baseline.khatri_rao_operand(self._conjugates(factors), x)
+
+    def _conjugates(self, factors: Sequence[Tensor]) -> list[Tensor]:
         matrices = [factors[mode] for mode in self.modes]
-        if matrices[0].is_complex():
-            matrices = [matrix.conj().resolve_conj() for matrix in matrices]
-        return baseline.khatri_rao(matrices)
+        return [baseline.conjugate(m) for m in matrices] if matrices[0].is_complex() else matrices
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Node:
             matrices = left.matrix(factors), right.matrix(factors)
             return baseline.contract_sides(x, left.hi, right.lo, *matrices)
         first, *others = self.contractions
-        partial = baseline.contract_data(x, first.lo, first.hi, first.matrix(factors))
+        partial = baseline.contract_data(x, first.lo, first.hi, first.operand(factors, x))
         for step in others:
             partial = baseline.contract_partial(partial, step.lo, step.hi, step.matrix(factors))
         return partial

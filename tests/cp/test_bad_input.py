@@ -206,12 +206,12 @@ BAD_INIT = {
     "complex factors": (
         lambda w, f: (w, [f[0] + 0j, *f[1:]]),
         TypeError,
-        "init has complex factors but x is real",
+        "init is complex but x is real",
     ),
     "complex weights": (
         lambda w, f: (w + 0j, f),
         TypeError,
-        "complex.* x is real",
+        "init is complex but x is real",
     ),
 }
 

@@ -6,8 +6,9 @@ import torch
 
 import tensorfast as tf
 from tensorfast import reference
+from tensorfast.convergence import fast_relative_error
 from tensorfast.cp.operand import DenseOperand
-from tensorfast.cp.stopping import fast_relative_error, hadamard
+from tensorfast.cp.stopping import hadamard
 from tensorfast.precision import explicit_residual_below, precision_floor
 from tensorfast.testing import planted
 

@@ -214,10 +214,6 @@ TYPES = {
         lambda: tf.ttm(X, A.to(torch.float8_e5m2), 1),
         "ttm: matrix has dtype float8_e5m2; expected one of float16",
     ),
-    "ttm: x is ragged": (
-        lambda: tf.ttm([[1.0], [1.0, 2.0]], A, 0),
-        "ttm: x is not a rectangular array",
-    ),
     "multi_ttm: matrices is None": (
         lambda: tf.multi_ttm(X, None),
         "multi_ttm: matrices is NoneType; expected a sequence of arrays",

@@ -1,0 +1,197 @@
+"""Match scores, congruences and core consistency, against formulas written out."""
+
+import itertools
+
+import numpy as np
+import pytest
+import pyttb
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tensorfast as tf
+from tensorfast import reference
+from tensorfast.testing import planted, random_cp
+
+
+def shuffled(model, seed: int):
+    """Describe the same tensor by other components' order, lengths and signs."""
+    weights, factors = model
+    rng = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(weights), generator=rng)
+    scales = [torch.rand(len(weights), generator=rng, dtype=torch.float64) + 0.5 for _ in factors]
+    scales[0] = -scales[0]
+    scales[1] = -scales[1]
+    moved = [(f * s)[:, order] for f, s in zip(factors, scales, strict=True)]
+    return (weights / torch.stack(scales).prod(0))[order], moved
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 6), st.integers(0, 10**6), st.integers(2, 4))
+def test_a_match_ignores_order_scale_and_signs_in_pairs(rank, seed, ndim):
+    model = random_cp((6, 7, 5, 8)[:ndim], rank, seed=seed)
+    assert tf.factor_match_score(model, shuffled(model, seed)) == pytest.approx(1, abs=1e-12)
+    assert tf.factor_match_score(shuffled(model, seed), model) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("weight_penalty", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_match_score_against_every_matching(seed, weight_penalty):
+    a, b = random_cp((6, 7, 5), 4, seed=seed), random_cp((6, 7, 5), 4, seed=seed + 100)
+    b = (b[0] * 1.3, [0.7 * f + 0.3 * g for f, g in zip(a[1], b[1], strict=True)])
+    lengths = [
+        w * torch.stack([torch.linalg.vector_norm(f, dim=0) for f in factors]).prod(0)
+        for w, factors in (a, b)
+    ]
+    best = 0.0
+    for order in itertools.permutations(range(4)):
+        total = 0.0
+        for r, s in enumerate(order):
+            score = 1.0
+            for f, g in zip(a[1], b[1], strict=True):
+                score *= float(f[:, r] @ g[:, s] / f[:, r].norm() / g[:, s].norm())
+            one, two = float(lengths[0][r]), float(lengths[1][s])
+            penalty = 1 - abs(one - two) / max(one, two) if weight_penalty else 1.0
+            total += penalty * abs(score)
+        best = max(best, total / 4)
+    found = tf.factor_match_score(a, b, weight_penalty=weight_penalty)
+    assert found == pytest.approx(best, rel=1e-10)
+    assert 0 < found < 1
+
+
+@pytest.mark.parametrize("weight_penalty", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_match_score_against_pyttb(seed, weight_penalty):
+    a = random_cp((6, 7, 5), 3, seed=seed)
+    noise = random_cp((6, 7, 5), 3, seed=99)[1]
+    b = shuffled((a[0], [f + 0.05 * e for f, e in zip(a[1], noise, strict=True)]), seed)
+    kernels = [
+        pyttb.ktensor([np.asfortranarray(f.numpy()) for f in factors], w.numpy().copy())
+        for w, factors in (a, b)
+    ]
+    theirs = kernels[0].score(kernels[1], weight_penalty=weight_penalty)[0]
+    ours = tf.factor_match_score(a, b, weight_penalty=weight_penalty)
+    assert ours == pytest.approx(theirs, rel=1e-10)
+
+
+def test_match_score_of_different_ranks():
+    """What stays unmatched counts as nothing."""
+    weights, factors = random_cp((6, 7, 5), 4)
+    part = weights[:3], [f[:, :3] for f in factors]
+    assert tf.factor_match_score((weights, factors), part) == pytest.approx(0.75)
+    assert tf.factor_match_score(part, (weights, factors)) == pytest.approx(0.75)
+
+
+def test_match_score_of_nothing_and_of_complex():
+    zero = (None, [torch.zeros(3, 2), torch.zeros(4, 2)])
+    ones = (None, [torch.ones(3, 2), torch.ones(4, 2)])
+    assert tf.factor_match_score(zero, ones) == 0
+    model = random_cp((6, 7, 5), 3, dtype=torch.complex128)
+    turned = model[0], [model[1][0] * 1j, model[1][1] * -1j, model[1][2]]
+    assert tf.factor_match_score(model, turned) == pytest.approx(1)
+    real = (model[0], [f.real.contiguous() for f in model[1]])
+    both = tf.factor_match_score(real, (model[0], [f + 0j for f in real[1]]))
+    assert both == pytest.approx(1)
+
+
+def test_congruence():
+    a, b = random_cp((6, 7, 5), 4, seed=1), random_cp((6, 7, 5), 3, seed=2)
+    signs = torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64)
+    table = tf.congruence(a, (signs, b[1]))
+    assert table.shape == (4, 3)
+    for r, s in itertools.product(range(4), range(3)):
+        one = reference.cp_to_tensor(None, [f[:, r : r + 1] for f in a[1]])
+        two = reference.cp_to_tensor(signs[s : s + 1], [f[:, s : s + 1] for f in b[1]])
+        cosine = (one * two).sum() / one.norm() / two.norm()
+        assert float(table[r, s]) == pytest.approx(float(cosine))
+    # All cosines within a mode are 0.3 by construction, so theirs over three modes 0.027.
+    expected = torch.full((4, 4), 0.3**3, dtype=torch.float64).fill_diagonal_(1.0)
+    torch.testing.assert_close(tf.congruence(a, a), expected)
+
+
+def test_congruence_answers_in_kind():
+    model = (np.ones(2), [np.ones((3, 2)), np.ones((4, 2))])
+    assert type(tf.congruence(model, model)) is np.ndarray
+    vanished = (None, [np.zeros((3, 1)), np.ones((4, 1))])
+    assert np.array_equal(tf.congruence(vanished, model), np.zeros((1, 2)))
+
+
+def literal_core_consistency(x: np.ndarray, weights, factors) -> float:
+    """One large least-squares problem, the Kronecker product of all factors written out."""
+    factors = [factors[0] * weights, *factors[1:]]
+    kronecker = np.ones((1, 1))
+    for f in factors:
+        kronecker = np.kron(kronecker, f)
+    core = np.linalg.lstsq(kronecker, x.reshape(-1), rcond=None)[0]
+    rank = factors[0].shape[1]
+    ideal = np.zeros((rank,) * x.ndim)
+    ideal[(np.arange(rank),) * x.ndim] = 1
+    return 100 * (1 - ((core - ideal.reshape(-1)) ** 2).sum() / rank)
+
+
+@pytest.mark.parametrize("shape", [(7, 6, 5), (5, 4, 3, 4), (8, 7)], ids=str)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_core_consistency_against_the_formula(shape, rank, dtype):
+    x, (weights, factors) = planted(shape, rank, noise=0.3)
+    expected = literal_core_consistency(x.numpy(), weights.numpy(), [f.numpy() for f in factors])
+    found = tf.core_consistency(x.to(dtype), (weights.to(dtype), [f.to(dtype) for f in factors]))
+    assert found == pytest.approx(expected, abs=1e-3 if dtype == torch.float32 else 1e-8)
+    array = x.to(dtype).numpy()
+    assert tf.core_consistency(array, (weights, factors)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_core_consistency_tells_the_rank():
+    x, _ = planted((12, 11, 10), 3, noise=0.05)
+    values = [
+        tf.core_consistency(x, tf.cp_als(x, rank, seed=1, n_iter_max=100)) for rank in (2, 3, 5)
+    ]
+    assert values[0] > 90
+    assert values[1] > 99
+    assert values[2] < 50
+
+
+NAMES = {"relative_error": tf.relative_error, "core_consistency": tf.core_consistency}
+ONES = [torch.ones(n, 2) for n in (3, 4, 5)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("model", "error", "text"),
+    [
+        ((None, ONES[:2]), ValueError, "got 2 factors but x has 3 modes"),
+        (
+            (None, [ONES[0]] * 3),
+            ValueError,
+            r"factors\[1\] has shape \(3, 2\) but x.shape\[1\] is 4",
+        ),
+        ((torch.ones(3), ONES), ValueError, r"weights has shape \(3,\); expected \(2,\)"),
+        ((None, [f[:, 0] for f in ONES]), ValueError, r"factors\[0\].* \(3,\); expected a matrix"),
+        (3, TypeError, "got int; expected a CPTensor"),
+        ((None, "abc"), TypeError, "factors is str; expected a sequence of arrays"),
+    ],
+    ids=["too few", "shape", "weights", "vectors", "no pair", "string"],
+)
+def test_models_that_do_not_fit(name, model, error, text):
+    with pytest.raises(error, match=f"^{name}: {text}"):
+        NAMES[name](torch.ones(3, 4, 5), model)
+
+
+def test_tucker_models_that_do_not_fit():
+    factors = [torch.ones(n, 2) for n in (3, 4, 6)]
+    with pytest.raises(
+        ValueError, match=r"the model has shape \(3, 4, 6\) but x has shape \(3, 4, 5\)"
+    ):
+        tf.relative_error(torch.ones(3, 4, 5), (torch.ones(2, 2, 2), factors))
+    with pytest.raises(
+        ValueError, match=r"factors\[2\] has shape \(6, 2\) but core.shape\[2\] is 3"
+    ):
+        tf.relative_error(torch.ones(3, 4, 6), (torch.ones(2, 2, 3), factors))
+
+
+@pytest.mark.parametrize("call", [tf.factor_match_score, tf.congruence])
+def test_models_of_different_shapes(call):
+    a, b = random_cp((3, 4, 5), 2), random_cp((3, 4, 6), 2)
+    text = r"the models have shapes \(3, 4, 5\) and \(3, 4, 6\); expected one shape"
+    with pytest.raises(ValueError, match=f"{call.__name__}: {text}"):
+        call(a, b)

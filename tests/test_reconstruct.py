@@ -1,0 +1,188 @@
+"""Models multiplied out: against the literal formula, TensorLy, and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorly as tl
+import torch
+
+import tensorfast as tf
+from tensorfast import reference
+from tensorfast.reconstruct import cp_residual_norm, middle, tucker_residual_norm
+from tensorfast.testing import PROBLEMS, assert_close, random_cp
+
+DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
+half = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+
+
+def tucker_model(shape, dtype: torch.dtype = torch.float64):
+    g = torch.Generator().manual_seed(0)
+    rank = [min(n, 1 + k % 3) for k, n in enumerate(shape)]
+    core = torch.randn(rank, generator=g, dtype=torch.promote_types(dtype, torch.float32))
+    made = [
+        torch.randn(n, r, generator=g, dtype=core.dtype) for n, r in zip(shape, rank, strict=True)
+    ]
+    return core.to(dtype), [f.to(dtype) for f in made]
+
+
+def wide(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    return [t.to(torch.complex128 if t.is_complex() else torch.float64) for t in tensors]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cp_to_tensor(problem, dtype):
+    weights, factors = random_cp(problem.shape, problem.rank, dtype=dtype)
+    exact_weights, *exact = wide(weights, *factors)
+    for given, w in ((weights, exact_weights), (None, None)):
+        expected = reference.cp_to_tensor(w, exact)
+        scale = reference.cp_to_tensor(w, [f.abs() for f in exact])
+        actual = tf.cp_to_tensor((given, factors))
+        assert actual.dtype == dtype
+        assert_close(actual, expected, scale, problem.rank * len(factors))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tucker_to_tensor(problem, dtype):
+    core, factors = tucker_model(problem.shape, dtype)
+    exact_core, *exact = wide(core, *factors)
+    expected = reference.tucker_to_tensor(exact_core, exact)
+    scale = reference.tucker_to_tensor(exact_core.abs(), [f.abs() for f in exact])
+    actual = tf.tucker_to_tensor((core, factors))
+    assert actual.dtype == dtype
+    assert_close(actual, expected, scale, core.numel())
+
+
+@half
+def test_half_precision_is_computed_in_single(dtype):
+    _, factors = random_cp((5, 6, 7), 3)
+    stored = [f.to(dtype) for f in factors]
+    full = tf.cp_to_tensor((None, stored))
+    assert full.dtype == torch.float32
+    exact = wide(*stored)
+    scale = reference.cp_to_tensor(None, [f.abs() for f in exact])
+    assert_close(full, reference.cp_to_tensor(None, exact), scale, 9)
+    core, factors = tucker_model((5, 6, 7), dtype)
+    assert tf.tucker_to_tensor((core, factors)).dtype == torch.float32
+
+
+def test_one_mode():
+    weights, factors = random_cp((5,), 3)
+    torch.testing.assert_close(tf.cp_to_tensor((weights, factors)), factors[0] @ weights)
+    core, factors = tucker_model((5,))
+    torch.testing.assert_close(tf.tucker_to_tensor((core, factors)), factors[0] @ core)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 3, 5), (2, 3, 4, 2), (2, 3, 2, 2, 3)], ids=str)
+def test_against_tensorly(shape):
+    tl.set_backend("numpy")
+    weights, factors = random_cp(shape, 3)
+    cp = weights.numpy(), [f.numpy() for f in factors]
+    np.testing.assert_allclose(tf.cp_to_tensor(cp), tl.cp_to_tensor(cp), atol=1e-13)
+    core, factors = tucker_model(shape)
+    tucker = core.numpy(), [f.numpy() for f in factors]
+    np.testing.assert_allclose(tf.tucker_to_tensor(tucker), tl.tucker_to_tensor(tucker), atol=1e-12)
+
+
+def test_answers_in_kind():
+    weights, factors = random_cp((4, 5, 6), 2)
+    core, matrices = tucker_model((4, 5, 6))
+    for kind, make in (
+        (np.ndarray, torch.Tensor.numpy),
+        (jax.Array, lambda t: jnp.asarray(t.numpy())),
+    ):
+        assert isinstance(tf.cp_to_tensor((make(weights), [make(f) for f in factors])), kind)
+        assert isinstance(tf.tucker_to_tensor((make(core), [make(f) for f in matrices])), kind)
+
+
+def test_mixed_types_are_computed_in_the_wider():
+    weights, factors = random_cp((4, 5, 6), 2)
+    mixed = [factors[0].float(), factors[1], factors[2].half()]
+    assert tf.cp_to_tensor((weights, mixed)).dtype == torch.float64
+    assert tf.cp_to_tensor((weights, [f + 0j for f in factors])).dtype == torch.complex128
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_gradients(dtype):
+    weights, factors = random_cp((3, 4, 2), 2, dtype=dtype)
+    core, matrices = tucker_model((3, 4, 2), dtype)
+    for f in (weights, *factors, core, *matrices):
+        f.requires_grad_()
+    assert torch.autograd.gradcheck(lambda w, *f: tf.cp_to_tensor((w, f)), (weights, *factors))
+    assert torch.autograd.gradcheck(lambda c, *f: tf.tucker_to_tensor((c, f)), (core, *matrices))
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (5, 6, 4), (3, 4, 2, 5)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("double", [False, True])
+def test_residual_norms(shape, dtype, double):
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(shape, dtype=dtype, generator=g)
+    _, factors = random_cp(shape, 3, dtype=dtype)
+    core, matrices = tucker_model(shape, dtype)
+    eps = 2.0**-53 if double else torch.finfo(dtype).eps
+    exact_x, exact_core, *exact = wide(x, core, *factors, *matrices)
+    cp, tucker = exact[: len(shape)], exact[len(shape) :]
+    expected = torch.linalg.vector_norm(exact_x - reference.cp_to_tensor(None, cp))
+    found = cp_residual_norm(x, factors, double=double)
+    assert found == pytest.approx(float(expected), rel=100 * eps)
+    expected = torch.linalg.vector_norm(exact_x - reference.tucker_to_tensor(exact_core, tucker))
+    found = tucker_residual_norm(x, core, matrices, double=double)
+    assert found == pytest.approx(float(expected), rel=100 * eps)
+
+
+def test_the_middle_makes_both_products_short():
+    assert middle((10, 10)) == 1
+    assert middle((10, 10, 10, 10)) == 2
+    assert middle((100, 2, 3)) == 1
+    assert middle((2, 3, 100)) == 2
+    assert middle((5,)) == 1
+
+
+ONES = [torch.ones(3, 2), torch.ones(4, 2)]
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "text"),
+    [
+        (
+            (None, [ONES[0], torch.ones(4, 3)]),
+            ValueError,
+            r"\[1\] has shape \(4, 3\); expected \(4, 2\)",
+        ),
+        ((torch.ones(3), ONES), ValueError, r"weights has shape \(3,\); expected \(2,\)"),
+        ((None, [torch.ones(3)]), ValueError, r"factors\[0\] has shape \(3,\); expected a matrix"),
+        ((None, []), ValueError, "expected at least one"),
+        ((None, [torch.ones(3, 0)]), ValueError, "expected rank 1 or more"),
+        ((None, ONES[0]), TypeError, "factors is Tensor; expected a sequence of arrays"),
+        ((None, ["a"]), TypeError, r"factors\[0\] is str; expected an array"),
+        (("a", ONES), TypeError, "weights is str; expected an array"),
+        (7, TypeError, r"got int; expected a CPTensor or \(weights, factors\)"),
+    ],
+    ids=["ranks", "weights", "vector", "none", "no columns", "array", "string", "name", "no pair"],
+)
+def test_cp_models_that_do_not_fit(model, error, text):
+    with pytest.raises(error, match=f"^cp_to_tensor: .*{text}"):
+        tf.cp_to_tensor(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "text"),
+    [
+        ((torch.ones(2, 2), ONES[:1]), ValueError, "got 1 factors? but the core has 2 modes"),
+        (
+            (torch.ones(3), ONES[:1]),
+            ValueError,
+            r"\[0\] has shape \(3, 2\) but core.shape\[0\] is 3",
+        ),
+        ((torch.ones(2), [torch.ones(2)]), ValueError, r"factors\[0\] has shape \(2,\)"),
+        ((None, ONES), TypeError, "core is NoneType; expected an array"),
+        (7, TypeError, r"got int; expected a TuckerTensor or \(core, factors\)"),
+    ],
+    ids=["modes", "ranks", "vector", "no core", "no pair"],
+)
+def test_tucker_models_that_do_not_fit(model, error, text):
+    with pytest.raises(error, match=f"^tucker_to_tensor: .*{text}"):
+        tf.tucker_to_tensor(model)

@@ -1,0 +1,114 @@
+"""The exact relative error of a model, in slabs, whatever the layout and type of the data."""
+
+import pytest
+import torch
+
+import tensorfast as tf
+from tensorfast import baseline, reference
+from tensorfast.testing import planted
+
+SHAPES = [(9, 8), (7, 6, 5), (4, 3, 5, 2), (3, 2, 4, 2, 3)]
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex128]
+
+
+def dense_error(x: torch.Tensor, model: torch.Tensor) -> float:
+    wide = torch.promote_types(torch.float64, torch.promote_types(x.dtype, model.dtype))
+    x, model = x.to(wide), model.to(wide)
+    return float(torch.linalg.vector_norm(x - model) / torch.linalg.vector_norm(x))
+
+
+def in_layout(x: torch.Tensor, layout: str) -> torch.Tensor:
+    ndim = x.ndim
+    if layout == "fortran":
+        back = tuple(reversed(range(ndim)))
+        return x.permute(back).contiguous().permute(back)
+    if layout == "permuted":
+        there = (*range(1, ndim), 0)
+        return x.permute(there).contiguous().permute(ndim - 1, *range(ndim - 1))
+    if layout == "sliced":
+        out = x.new_zeros([2 * n for n in x.shape])
+        return out[(slice(1, None, 2),) * ndim].copy_(x)
+    return x
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "fortran", "permuted", "sliced"])
+@pytest.mark.parametrize("slab", ["whole", "many"])
+def test_relative_error_of_cp(shape, dtype, layout, slab, monkeypatch):
+    if slab == "many":
+        monkeypatch.setattr(baseline, "SLAB", 7)
+    made = torch.float64 if dtype in (torch.float16, torch.bfloat16) else dtype
+    x, (weights, factors) = planted(shape, 3, noise=0.3, dtype=made)
+    x = in_layout(x.to(dtype), layout)
+    truth = dense_error(x, reference.cp_to_tensor(weights.to(made), factors))
+    assert tf.relative_error(x, (weights, factors)) == pytest.approx(truth, rel=1e-6)
+    unweighted = (None, [factors[0] * weights, *factors[1:]])
+    assert tf.relative_error(x, unweighted) == pytest.approx(truth, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "fortran", "permuted", "sliced"])
+@pytest.mark.parametrize("slab", ["whole", "many"])
+def test_relative_error_of_tucker(shape, dtype, layout, slab, monkeypatch):
+    if slab == "many":
+        monkeypatch.setattr(baseline, "SLAB", 7)
+    made = torch.float64 if dtype in (torch.float16, torch.bfloat16) else dtype
+    x = in_layout(planted(shape, 3, noise=0.3, dtype=made)[0].to(dtype), layout)
+    g = torch.Generator().manual_seed(0)
+    core = torch.randn([2] * len(shape), generator=g, dtype=made)
+    factors = [torch.randn(n, 2, generator=g, dtype=made) for n in shape]
+    truth = dense_error(x, reference.tucker_to_tensor(core, factors))
+    assert tf.relative_error(x, (core, factors)) == pytest.approx(truth, rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1e-6, 1e-9, 1e-12])
+def test_relative_error_keeps_its_digits(noise):
+    """From the residual itself, so that nothing cancels."""
+    x, truth = planted((9, 8, 7), 3, noise=noise)
+    assert tf.relative_error(x, truth) == pytest.approx(
+        dense_error(x, reference.cp_to_tensor(*truth)), rel=1e-3
+    )
+    assert tf.relative_error(x, truth) == pytest.approx(noise, rel=1e-3)
+
+
+def test_relative_error_of_results_numpy_and_lists():
+    x = planted((7, 6, 5), 3, noise=0.2)[0]
+    for model in (tf.cp_als(x, 2, seed=0), tf.sthosvd(x, 3)):
+        expected = model.info.rel_errors[-1]
+        assert tf.relative_error(x, model) == pytest.approx(expected, rel=1e-6)
+        assert type(tf.relative_error(x, model)) is float
+        first, factors = model
+        pair = first.numpy(), [f.numpy() for f in factors]
+        assert tf.relative_error(x.numpy(), pair) == pytest.approx(expected, rel=1e-6)
+        assert tf.relative_error(x.tolist(), pair) == pytest.approx(expected, rel=1e-5)
+
+
+def test_relative_error_of_a_complex_model_of_real_data():
+    """The imaginary part is all error."""
+    x, (weights, factors) = planted((5, 4, 3), 2)
+    turned = [factors[0] * 1j, *factors[1:]]
+    assert tf.relative_error(x, (weights, turned)) == pytest.approx(2**0.5)
+    model = tf.sthosvd(x, (5, 4, 3))
+    assert tf.relative_error(x, (model.core * 1j, model.factors)) == pytest.approx(2**0.5)
+
+
+def test_relative_error_of_one_mode():
+    x, f = torch.tensor([3.0, 4.0]), torch.tensor([[3.0], [0.0]])
+    assert tf.relative_error(x, (torch.ones(1), [f])) == pytest.approx(0.8)
+
+
+def test_relative_error_of_nothing():
+    ones = [torch.ones(n, 1) for n in (2, 3)]
+    assert tf.relative_error(torch.zeros(2, 3), (None, ones)) == pytest.approx(6**0.5)
+    assert tf.relative_error(torch.zeros(2, 3), (torch.zeros(1), ones)) == 0
+
+
+def test_relative_error_does_not_form_the_model():
+    """Not even once: beside ``x``, a few MiB at most."""
+    x, model = torch.zeros(300, 300, 300), (None, [torch.ones(300, 2)] * 3)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        tf.relative_error(x, model)
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert largest < 0.35 * x.nbytes

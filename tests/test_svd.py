@@ -1,0 +1,214 @@
+"""Truncated SVD, every method against LAPACK; sketches of unfoldings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import tensorfast as tf
+from tensorfast.svd import leading_subspace, orthonormal, tail_cut
+from tensorfast.testing import planted
+
+METHODS = ["auto", "full", "gram", "randomized"]
+SHAPES = [
+    (12, 9),
+    (9, 12),
+    (40, 7),
+    (7, 40),
+    (1, 6),
+    (6, 1),
+    (1, 1),
+    (150, 66),
+    (66, 150),
+]
+DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def decaying(shape, dtype: torch.dtype = torch.float64, base: float = 3.0) -> torch.Tensor:
+    """Matrix with singular values 1, 1/base, 1/base^2, ..., none below 1e-6."""
+    g = torch.Generator().manual_seed(sum(shape))
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    u, v = (torch.linalg.qr(torch.randn(n, min(shape), dtype=wide, generator=g)).Q for n in shape)
+    s = (base ** -torch.arange(min(shape), dtype=torch.float64)).clamp(min=1e-6)
+    return ((u * s) @ v.mH).to(dtype)
+
+
+def hold(a: torch.Tensor, triplet, rank: int, best: torch.Tensor) -> None:
+    """Hold a triplet to what defines it, and its error to the best there is."""
+    u, s, vh = triplet
+    eps = torch.finfo(a.dtype).eps
+    assert (u.shape, s.shape, vh.shape) == ((a.shape[0], rank), (rank,), (rank, a.shape[1]))
+    assert u.dtype == vh.dtype == a.dtype
+    assert s.dtype == a.real.dtype
+    eye = torch.eye(rank, dtype=a.dtype)
+    size = max(a.shape)
+    assert float((u.mH @ u - eye).abs().max()) <= 8 * size * eps
+    assert float((vh @ vh.mH - eye).abs().max()) <= 8 * size * eps
+    assert bool((s[:-1] >= s[1:]).all())
+    assert float((s.double() - best[:rank]).abs().max()) <= 8 * size * eps * float(best[0])
+    wide = torch.complex128 if a.is_complex() else torch.float64
+    gap = torch.linalg.vector_norm(a.to(wide) - (u.to(wide) * s) @ vh.to(wide))
+    least = torch.linalg.vector_norm(best[rank:])
+    assert float(gap) <= float(least) * 1.001 + 8 * size * eps * float(best[0])
+
+
+@every_method
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_against_lapack(method, shape, dtype):
+    a = decaying(shape, dtype)
+    best = torch.linalg.svdvals(a.to(torch.complex128 if dtype.is_complex else torch.float64))
+    for rank in {1, 2, 5, min(shape)}:
+        k = min(rank, *shape)
+        hold(a, tf.truncated_svd(a, rank, method=method, seed=0), k, best)
+
+
+@every_method
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_signs_are_a_convention(method, dtype):
+    """The entry of largest modulus of each column of U is real and positive, so -a gives -Vh."""
+    a = decaying((30, 20), dtype)
+    one, other = (tf.truncated_svd(b, 4, method=method, seed=0) for b in (a, -a))
+    for u, _, _ in (one, other):
+        largest = u.gather(0, u.abs().argmax(0, keepdim=True))
+        assert bool((largest.real > 0).all())
+        if dtype.is_complex:
+            assert float(largest.imag.abs().max()) < 1e-6
+    tolerance = 1e-3 if torch.finfo(dtype).eps > 1e-10 else 1e-9
+    torch.testing.assert_close(one[0], other[0], rtol=0, atol=tolerance)
+    torch.testing.assert_close(one[2], -other[2], rtol=0, atol=tolerance)
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_rank_deficient(method, dtype):
+    """What lies beyond the rank is still orthonormal, and its singular values are rounding."""
+    a = decaying((30, 20), dtype, base=1.5)
+    a = (a[:, :3] @ a[:3, :]).contiguous()
+    u, s, vh = tf.truncated_svd(a, 6, method=method, seed=0)
+    best = torch.linalg.svdvals(a.double())
+    best[3:] = 0
+    hold(a, (u, s, vh), 6, best)
+
+
+@every_method
+def test_zero(method):
+    u, s, vh = tf.truncated_svd(torch.zeros(8, 5), 3, method=method, seed=0)
+    assert not s.any()
+    torch.testing.assert_close(u.T @ u, torch.eye(3))
+    assert torch.isfinite(vh).all()
+
+
+@every_method
+def test_rank_is_cut_to_what_there_is(method):
+    u, s, vh = tf.truncated_svd(decaying((6, 4)), 9, method=method, seed=0)
+    assert (u.shape, s.shape, vh.shape) == ((6, 4), (4,), (4, 4))
+
+
+def test_auto_chooses_as_documented():
+    """Told by the bits of the result."""
+
+    def chosen(shape, rank, dtype):
+        a = decaying(shape, dtype, base=1.05)
+        auto = tf.truncated_svd(a, rank, seed=0)
+        return [
+            m for m in METHODS[1:]
+            if torch.equal(auto[0], tf.truncated_svd(a, rank, method=m, seed=0)[0])
+        ]  # fmt: skip
+
+    assert chosen((300, 64), 3, torch.float32) == ["full"]
+    assert chosen((300, 200), 101, torch.float32) == ["full"]
+    assert chosen((300, 200), 20, torch.float32) == ["gram"]
+    assert chosen((300, 200), 42, torch.float64) == ["randomized"]
+    assert chosen((300, 200), 60, torch.float64) == ["full"]
+    assert chosen((600, 520), 20, torch.float32) == ["randomized"]
+
+
+def test_a_seed_gives_the_same_bits():
+    a = decaying((200, 150), base=1.1)
+    one, two, other = (
+        tf.truncated_svd(a, 5, method="randomized", seed=seed)[0] for seed in (3, 3, 4)
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_kinds_and_layouts():
+    a = decaying((12, 9))
+    u, s, vh = tf.truncated_svd(a.numpy(), 3)
+    assert all(type(t) is np.ndarray for t in (u, s, vh))
+    expected = np.linalg.svd(a.numpy())[1][:3]
+    np.testing.assert_allclose(s, expected)
+    assert all(isinstance(t, jax.Array) for t in tf.truncated_svd(jnp.ones((3, 4)), 1))
+    for view in (a.T.contiguous().T, a.repeat_interleave(2, 0)[::2], a.numpy()[::-1, ::-1]):
+        np.testing.assert_allclose(tf.truncated_svd(view, 3)[1], expected)
+    half = a.half()
+    for method in METHODS:
+        u, s, _ = tf.truncated_svd(half, 3, method=method, seed=0)
+        assert u.dtype == s.dtype == torch.float32
+        np.testing.assert_allclose(s, np.linalg.svd(half.double().numpy())[1][:3], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (("abc", 1), TypeError, "a is str; expected an array"),
+        ((torch.ones(3), 1), ValueError, r"a has shape \(3,\); expected a matrix"),
+        ((torch.ones(3, 2, 2), 1), ValueError, r"a has shape \(3, 2, 2\); expected a matrix"),
+        ((torch.ones(0, 2), 1), ValueError, r"a.shape\[0\] is 0"),
+        ((torch.ones(3, 2), 0), ValueError, "rank is 0; expected at least 1"),
+        ((torch.ones(3, 2), 1.0), TypeError, r"rank is 1.0 \(float\); expected an integer"),
+        ((torch.tensor([[1.0, float("nan")]]), 1), ValueError, r"a has 1 non-finite.* at \(0, 1\)"),
+    ],
+    ids=["string", "vector", "tensor", "empty", "rank 0", "float rank", "NaN"],
+)
+def test_errors(arguments, error, text):
+    with pytest.raises(error, match=f"^truncated_svd: {text}") as caught:
+        tf.truncated_svd(*arguments)
+    # What is advised has to exist.
+    assert "check_finite" not in str(caught.value)
+
+
+def test_unknown_method():
+    text = r"truncated_svd: method is 'lanczos'; expected one of \('auto', 'full', 'gram'"
+    with pytest.raises(ValueError, match=text):
+        tf.truncated_svd(torch.ones(3, 2), 1, method="lanczos")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128, torch.float16], ids=str)
+@pytest.mark.parametrize("rank", [3, 30])
+def test_leading_subspaces_of_unfoldings(dtype, rank):
+    """By a sketch, or the Gram matrix where that is as small: they hold what the best holds."""
+    made = torch.float64 if dtype == torch.float16 else dtype
+    x = planted((40, 36, 33), rank, noise=0.05, dtype=made)[0].to(dtype)
+    rng = torch.Generator().manual_seed(0)
+    for mode in range(3):
+        u = leading_subspace(x, mode, rank, rng)
+        eye = torch.eye(rank, dtype=u.dtype)
+        assert float((u.mH @ u - eye).abs().max()) < 200 * torch.finfo(u.dtype).eps
+        wide = torch.complex128 if dtype.is_complex else torch.float64
+        rows = x.movedim(mode, 0).reshape(x.shape[mode], -1).to(wide)
+        best = torch.linalg.vector_norm(torch.linalg.svdvals(rows)[:rank])
+        held = torch.linalg.vector_norm(u.to(wide).mH @ rows)
+        assert float(held) >= float(best) * (1 - 1e-3)
+
+
+def test_orthonormal_completes_what_vanishes():
+    a = torch.zeros(6, 3, dtype=torch.float64)
+    a[:, 1] = 2.0
+    q = orthonormal(a)
+    torch.testing.assert_close(q.T @ q, torch.eye(3, dtype=torch.float64))
+    torch.testing.assert_close(q @ (q.T @ a), a)
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"), [(0, 4), (0.9, 4), (1, 3), (2.9, 3), (3, 2), (14, 1), (99, 1)]
+)
+def test_tail_cut(budget, kept):
+    assert tail_cut(torch.tensor([8.0, 4.0, 2.0, 1.0]), budget) == kept
+
+
+def test_tail_cut_takes_rounding_below_zero_for_zero():
+    assert tail_cut(torch.tensor([8.0, 0.0, -1e-18]), 0.0) == 1
