@@ -114,17 +114,17 @@ def modes_at_least(op: str, x: torch.Tensor, least: int) -> None:
         )
 
 
-def nonempty(op: str, x: torch.Tensor) -> None:
+def nonempty(op: str, x: torch.Tensor, name: str = "x") -> None:
     """Refuse a tensor with a mode of length 0."""
     for n, size in enumerate(x.shape):
         if size == 0:
             raise ValueError(
-                f"{op}: x.shape[{n}] is 0 (shape {tuple(x.shape)}); expected every mode to have "
-                "length 1 or more; drop the tensor or the empty mode"
+                f"{op}: {name}.shape[{n}] is 0 (shape {tuple(x.shape)}); expected every mode to "
+                "have length 1 or more; drop the tensor or the empty mode"
             )
 
 
-def finite(op: str, x: torch.Tensor) -> None:
+def finite(op: str, x: torch.Tensor, name: str = "x", remedy: str = "fill or drop them") -> None:
     """Refuse NaN and Inf: count them and name the first index."""
     bad = ~torch.isfinite(x)
     count = int(bad.sum())
@@ -132,9 +132,8 @@ def finite(op: str, x: torch.Tensor) -> None:
         flat = int(bad.reshape(-1).to(torch.uint8).argmax())
         index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), x.shape))
         raise ValueError(
-            f"{op}: x has {count} non-finite values of {x.numel()}, the first at {index} "
-            f"({x[index].item()}); expected finite values; fill or drop them, or pass "
-            "check_finite=False to skip this check"
+            f"{op}: {name} has {count} non-finite values of {x.numel()}, the first at {index} "
+            f"({x[index].item()}); expected finite values; {remedy}"
         )
 
 

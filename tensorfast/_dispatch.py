@@ -120,6 +120,12 @@ def _reasons(name: str, problem: Problem) -> list[str]:
     )
 
 
+def known(op: str, impl: Any) -> None:
+    """Refuse what names no implementation, before torch sees it."""
+    if impl != "auto" and impl not in NAMES:
+        raise ValueError(f"{op}: impl is {impl!r}; expected 'auto' or one of {NAMES}")
+
+
 def choose(problem: Problem, impl: str = "auto") -> Implementation:
     """Return the implementation that is to run.
 
@@ -135,8 +141,7 @@ def choose(problem: Problem, impl: str = "auto") -> Implementation:
             table = "; ".join(f"{n}: {', '.join(_reasons(n, problem))}" for n in NAMES)
             raise TypeError(f"{problem.op}: no implementation serves {problem}: {table}")
         return min(able, key=lambda i: i.cost(problem))
-    if impl not in NAMES:
-        raise ValueError(f"{problem.op}: impl is {impl!r}; expected 'auto' or one of {NAMES}")
+    known(problem.op, impl)
     reasons = _reasons(impl, problem)
     if reasons:
         raise ValueError(

@@ -43,7 +43,7 @@ def _from_numpy(op: str, name: str, array: np.ndarray) -> torch.Tensor:
     if array.dtype in (np.longdouble, np.clongdouble) and array.dtype.itemsize > 8:
         raise TypeError(f"{op}: {name} has dtype {array.dtype}; expected at most double precision")
     if array.dtype.kind in "biu":
-        return torch.from_numpy(array.astype(_default_float_numpy()))
+        return torch.from_numpy(array.astype(np.float64)).to(torch.get_default_dtype())
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     # torch has no negative strides, and none that fall between elements: such views are copied.
@@ -52,12 +52,6 @@ def _from_numpy(op: str, name: str, array: np.ndarray) -> torch.Tensor:
     if not array.flags.writeable:
         array = np.asarray(_WritableView(array))
     return torch.from_numpy(array)
-
-
-def _default_float_numpy() -> Any:
-    return {torch.float64: np.float64, torch.float16: np.float16}.get(
-        torch.get_default_dtype(), np.float32
-    )
 
 
 def as_tensor(op: str, name: str, value: Any) -> torch.Tensor:
@@ -91,13 +85,14 @@ def as_tensor(op: str, name: str, value: Any) -> torch.Tensor:
     except ValueError as error:
         raise TypeError(f"{op}: {name} is not a rectangular array: {error}") from error
     if array.dtype.kind == "f" and isinstance(value, list | tuple | float | int):
-        array = array.astype(_default_float_numpy())
+        return _from_numpy(op, name, array).to(torch.get_default_dtype())
     return _from_numpy(op, name, array)
 
 
 def count(op: str, name: str, values: Any) -> int:
     """Return how many arrays a sequence holds, or say that it is none."""
-    if isinstance(values, torch.Tensor | np.ndarray | str) or not hasattr(values, "__len__"):
+    one_array = isinstance(values, str | torch.Tensor) or hasattr(values, "__array__")
+    if one_array or not hasattr(values, "__len__"):
         raise TypeError(f"{op}: {name} is {type(values).__name__}; expected a sequence of arrays")
     return len(values)
 

@@ -55,7 +55,7 @@ def relative_error(x: Any, decomposition: Any) -> float:
         if _is_cp(op, decomposition):
             weights, factors = bring_cp(op, decomposition)
             _check.factors(op, factors, tensor.shape)
-            wide = [f.to(solve_dtype(tensor.dtype)) for f in factors]
+            wide = [f.to(solve_dtype(f.dtype)) for f in factors]
             if weights is not None:
                 wide[0] = wide[0] * weights
             order = baseline.by_stride(tensor)
@@ -129,11 +129,11 @@ def _compare(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor, Tensor]:
         )
     units_a, lengths_a = _unit_components(weights_a, factors_a)
     units_b, lengths_b = _unit_components(weights_b, factors_b)
-    cosines = torch.ones(
-        len(lengths_a), len(lengths_b), dtype=units_a[0].dtype, device=units_a[0].device
-    )
+    dtype = torch.promote_types(units_a[0].dtype, units_b[0].dtype)
+    device = units_a[0].device
+    cosines = torch.ones(len(lengths_a), len(lengths_b), dtype=dtype, device=device)
     for f, g in zip(units_a, units_b, strict=True):
-        cosines = cosines * (f.mH @ g.to(f.device))
+        cosines = cosines * (f.mH.to(dtype) @ g.to(device, dtype))
     return cosines, lengths_a, lengths_b
 
 

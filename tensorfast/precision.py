@@ -7,9 +7,11 @@ of size R x R, and every scalar of the fit, is in ``solve_dtype`` (double precis
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -108,28 +110,63 @@ def safe_scale(x: torch.Tensor, squared_norm: float) -> float:
     if reach**-2 < squared_norm < reach**2:
         return 1.0
     largest = float(x.abs().max())
-    return 2.0 ** math.frexp(largest)[1] if 0 < largest < math.inf else 1.0
+    return 2.0 ** (math.frexp(largest)[1] - 1) if 0 < largest < math.inf else 1.0
+
+
+class _MatmulSetting:
+    """One of torch's process-wide precision settings, held while blocks that need it overlap.
+
+    The first block to enter notes what was set and the last to leave puts it back; in between the
+    most precise of what the open blocks want is in force.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._before = ""
+        self._wanted: list[str] = []
+
+    @contextmanager
+    def hold(self, precision: str) -> Iterator[None]:
+        with self._lock:
+            if not self._wanted:
+                self._before = self._backend.fp32_precision
+            self._wanted.append(precision)
+            self._apply()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wanted.remove(precision)
+                self._apply()
+
+    def _apply(self) -> None:
+        target = min(self._wanted, key=PRECISIONS.index) if self._wanted else self._before
+        # "none" is torch's word for "not set": full float32.
+        if self._backend.fp32_precision != target and (
+            target != "ieee" or self._backend.fp32_precision != "none"
+        ):
+            self._backend.fp32_precision = target
+
+
+_SETTINGS = {
+    "cuda": _MatmulSetting(torch.backends.cuda.matmul),
+    "cpu": _MatmulSetting(torch.backends.mkldnn.matmul),  # type: ignore[attr-defined]
+}
 
 
 @contextmanager
 def matmul_precision(precision: str | None, device: torch.device) -> Iterator[None]:
     """Hold torch's own matrix products to ``precision`` inside the block.
 
-    Does nothing where torch is already set so, which is its default. Otherwise torch's process-wide
-    setting is changed for the length of the block and put back; ``None`` follows torch's setting. A
-    CPU has no single-pass mode worth having, so there every explicit choice computes in ``"ieee"``.
+    Where torch is already set so, which is its default, nothing is changed; ``None`` follows
+    torch's setting. A CPU has no single-pass mode worth having: every explicit choice computes in
+    ``"ieee"`` there. cuBLAS has no single-pass bf16 for float32 operands: TF32 is the nearest.
     """
-    on_cuda = device.type == "cuda"
-    wanted = precision if precision is None or on_cuda else "ieee"
-    backend = torch.backends.cuda.matmul if on_cuda else torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = backend.fp32_precision
-    # "none" is torch's word for "not set": full float32.
-    if wanted is None or before == wanted or (before == "none" and wanted == "ieee"):
+    setting = _SETTINGS.get(device.type)
+    if precision is None or setting is None:
         yield
         return
-    # cuBLAS has no single-pass bf16 mode for float32 operands; TF32 is the nearest faster one.
-    backend.fp32_precision = "tf32" if wanted == "bf16" else wanted
-    try:
+    on_cuda = device.type == "cuda"
+    with setting.hold(("tf32" if precision == "bf16" else precision) if on_cuda else "ieee"):
         yield
-    finally:
-        backend.fp32_precision = before

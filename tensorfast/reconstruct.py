@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline
-from .precision import common_dtype, compute_dtype, solve_dtype
+from .precision import common_dtype, solve_dtype
 
 __all__ = ["cp_residual_norm", "cp_to_tensor", "tucker_residual_norm", "tucker_to_tensor"]
 
@@ -140,6 +140,13 @@ def middle(shape: Sequence[int]) -> int:
     return min(cuts, key=lambda c: math.prod(shape[:c]) + math.prod(shape[c:]), default=len(shape))
 
 
+def _two_sides(factors: Sequence[Tensor], cut: int) -> tuple[Tensor, Tensor]:
+    """Khatri-Rao products of the factors before and from ``cut``, a row of ones for none."""
+    left = baseline.khatri_rao(factors[:cut])
+    ones = left.new_ones(1, left.shape[1])
+    return left, baseline.khatri_rao(factors[cut:]) if cut < len(factors) else ones
+
+
 def expand(core: Tensor, factors: Mapping[int, Tensor]) -> Tensor:
     """Multiply a core by the factors of some modes, the one that grows it least first."""
     for n in sorted(factors, key=lambda n: factors[n].shape[0] / max(1, factors[n].shape[1])):
@@ -153,10 +160,10 @@ def cp_residual_norm(x: Tensor, factors: Sequence[Tensor], double: bool = False)
     2 numel(x) R flops and one read of ``x``; workspace is a slab and the Khatri-Rao products of the
     first and of the last modes. Squares are summed in float64.
     """
-    dtype = solve_dtype(x.dtype) if double else compute_dtype(x.dtype)
+    dtype = common_dtype(x, *factors)
+    dtype = solve_dtype(dtype) if double else dtype
     cut = middle(x.shape)
-    wide = [factor.to(dtype) for factor in factors]
-    rows, columns = baseline.khatri_rao(wide[:cut]), baseline.khatri_rao(wide[cut:])
+    rows, columns = _two_sides([factor.to(dtype) for factor in factors], cut)
     total = 0.0
     for start, block in _row_blocks(x, cut):
         part = rows[start : start + block.shape[0]]
@@ -180,7 +187,8 @@ def tucker_residual_norm(
     x: Tensor, core: Tensor, factors: Sequence[Tensor], double: bool = False
 ) -> float:
     """``||x - core x_0 U_0 x_1 U_1 ...||`` from the residual itself, slab by slab."""
-    dtype = solve_dtype(x.dtype) if double else compute_dtype(x.dtype)
+    dtype = common_dtype(x, core, *factors)
+    dtype = solve_dtype(dtype) if double else dtype
     order = baseline.by_stride(x)
     x, core = x.permute(order), core.permute(order).to(dtype)
     ordered = [factors[n].to(dtype) for n in order]

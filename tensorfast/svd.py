@@ -157,12 +157,12 @@ def truncated_svd(
     _check.storage(op, "a", matrix.dtype)
     if matrix.ndim != 2:
         raise ValueError(f"{op}: a has shape {tuple(matrix.shape)}; expected a matrix (m, n)")
-    _check.nonempty(op, matrix)
+    _check.nonempty(op, matrix, "a")
     if method not in METHODS:
         raise ValueError(f"{op}: method is {method!r}; expected one of {METHODS}")
     k = min(_check.whole_number(op, "rank", rank, 1), *matrix.shape)
     with torch.no_grad(), matmul_precision("ieee", matrix.device):
-        _check.finite(op, matrix)
+        _check.finite(op, matrix, "a")
         matrix = matrix.to(compute_dtype(matrix.dtype))
         chosen = _automatic(matrix, k) if method == "auto" else method
         if chosen == "full":

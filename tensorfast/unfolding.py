@@ -87,6 +87,8 @@ def fold(m: Any, mode: int, shape: Sequence[int]) -> Any:
     """
     matrix = arrays.as_tensor("fold", "m", m)
     _check.storage("fold", "m", matrix.dtype)
+    if not isinstance(shape, Sequence):
+        raise TypeError(f"fold: shape is {shape!r}; expected a sequence of integers")
     sizes = [_check.whole_number("fold", f"shape[{k}]", s, 0) for k, s in enumerate(shape)]
     n = _check.mode("fold", mode, len(sizes))
     rest = sizes[:n] + sizes[n + 1 :]

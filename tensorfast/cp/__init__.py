@@ -148,7 +148,8 @@ def cp_als(
         operand = DenseOperand(tensor)
         # The norm is finite exactly if every entry is, overflow in float64 apart.
         if check_finite and not math.isfinite(operand.squared_norm):
-            _check.finite(op, tensor)
+            remedy = "fill or drop them, or pass check_finite=False to skip this check"
+            _check.finite(op, tensor, remedy=remedy)
         scale = 1.0 if l2_reg else safe_scale(tensor, operand.squared_norm)
         if scale != 1.0:
             tensor = tensor.to(operand.dtype) / scale

@@ -71,14 +71,14 @@ def _given(op: str, x: Tensor, rank: int, init: Any, free: Sequence[int]) -> lis
         raise ValueError(f"{op}: init has rank {given} but rank is {rank}; expected the same")
     for n, matrix in enumerate(matrices):
         _check.one_device(op, {"x": x, f"init factors[{n}]": matrix})
-        _check.finite(f"{op}: init factors[{n}]", matrix)
+        _check.finite(op, matrix, f"init factors[{n}]")
     if weights is not None:
         matrices.append(arrays.as_tensor(op, "init weights", weights))
         if tuple(matrices[-1].shape) != (rank,):
             raise ValueError(
                 f"{op}: init weights has shape {tuple(matrices[-1].shape)}; expected ({rank},)"
             )
-        _check.finite(f"{op}: init weights", matrices[-1])
+        _check.finite(op, matrices[-1], "init weights")
     dtype = compute_dtype(x.dtype)
     if not dtype.is_complex and any(m.is_complex() for m in matrices):
         raise TypeError(f"{op}: init is complex but x is real; expected a real model")

@@ -60,6 +60,7 @@ def gram(
     array([[12., 12.],
            [12., 12.]])
     """
+    _dispatch.known("gram", impl)
     tensor, n = _arguments(x, mode, precision)
     return arrays.in_kind(_gram(tensor, n, double, precision, impl), x)
 

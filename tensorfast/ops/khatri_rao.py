@@ -72,17 +72,17 @@ def _arguments(
     matrices = arrays.as_tensors(op, "factors", factors, skip=at)
     rank = _check.factors(op, matrices, skip=at)
     w = bring_weights(op, weights, rank)
-    if at is not None:
-        del matrices[at]
-    _check.one_device(op, {f"factors[{n}]": m for n, m in enumerate(matrices)} | {"weights": w})
-    # Half precision is storage only; a product of columns is computed.
-    dtype = common_dtype(*matrices)
-    return [matrix.to(dtype) for matrix in matrices], w
+    named = {f"factors[{n}]": m for n, m in enumerate(matrices) if n != at}
+    _check.one_device(op, named | {"weights": w})
+    return list(named.values()), w
 
 
 @torch.library.custom_op("tensorfast::khatri_rao", mutates_args=())
 def _khatri_rao(factors: Sequence[Tensor], weights: Tensor | None, impl: str) -> Tensor:
-    out = _dispatch.runner(_problem(factors), impl)(factors, weights)
+    # Half precision is storage only; a product of columns is computed.
+    dtype = common_dtype(*factors, *([] if weights is None else [weights]))
+    lifted = [factor.to(dtype) for factor in factors]
+    out = _dispatch.runner(_problem(factors), impl)(lifted, weights)
     # A custom op may not return its argument, and the fake kernel promises C order.
     return (
         out.clone(memory_format=torch.contiguous_format) if out is factors[0] else out.contiguous()

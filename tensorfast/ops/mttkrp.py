@@ -13,6 +13,7 @@ from .. import _check, _dispatch, arrays, baseline, reference
 from ..precision import common_dtype, matmul_precision
 from ._shared import bring_weights, describe_tensor, gradient_of, map_over_batch
 from .khatri_rao import _khatri_rao
+from .ttm import _ttm
 
 __all__ = ["mttkrp"]
 
@@ -78,6 +79,7 @@ def mttkrp(
     array([[ 66.],
            [210.]])
     """
+    _dispatch.known("mttkrp", impl)
     tensor, others, n, w = _arguments(x, factors, mode, weights, precision)
     return arrays.in_kind(_mttkrp(tensor, others, n, w, precision, impl), x)
 
@@ -147,8 +149,8 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
         # d/dx = conj(w) * (grad at the mode, the factors elsewhere), summed over the columns.
         scaled = grad if weights is None else grad * baseline.conjugate(weights)
         rest = _khatri_rao([f.to(grad.dtype) for f in others], None, "auto")
-        full = (scaled @ rest.t()).reshape(x.shape[n], *(f.shape[0] for f in others))
-        grad_x = gradient_of(x, full.movedim(0, n))
+        model = _ttm(rest, scaled, 1, False, *end).reshape(*(f.shape[0] for f in others), -1)
+        grad_x = gradient_of(x, model.movedim(-1, n))
 
     grads: list[Tensor | None] = []
     for k, factor in enumerate(others):

@@ -71,6 +71,7 @@ def ttm(
     >>> ttm(np.ones((2, 3, 4)), np.ones(3), 1).shape
     (2, 4)
     """
+    _dispatch.known("ttm", impl)
     tensor, a, n = _arguments("ttm", x, matrix, mode, transpose, precision)
     out = _ttm(
         tensor,
@@ -146,7 +147,10 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
         grad_x = gradient_of(x, adjoint)
     if needs_matrix:
         g, v = (unfolded(t, ctx.mode) for t in (grad, x.to(grad.dtype)))
-        grad_matrix = gradient_of(matrix, v @ g.mH if ctx.transpose else g @ v.mH)
+        left, right = (v, g) if ctx.transpose else (g, v)
+        right = baseline.conjugate(right)
+        product = _ttm(left, right, 1, False, ctx.precision, ctx.impl)
+        grad_matrix = gradient_of(matrix, product)
     return grad_x, grad_matrix, None, None, None, None
 
 

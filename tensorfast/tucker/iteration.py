@@ -150,13 +150,17 @@ def _initial(
             "(core, factors)"
         )
     _, given = bring_tucker(op, init)
+    if len(given) != x.ndim:
+        raise ValueError(f"{op}: init has {len(given)} modes but x has {x.ndim}; expected the same")
+    if given[0].is_complex() and not dtype.is_complex:
+        raise TypeError(f"{op}: init is complex but x is real; expected a real model")
     for n, factor in enumerate(given):
         expected = (x.shape[n], ranks[n])
         if tuple(factor.shape) != expected:
             raise ValueError(
                 f"{op}: init factors[{n}] has shape {tuple(factor.shape)}; expected {expected}"
             )
-        _check.finite(f"{op}: init factors[{n}]", factor)
+        _check.finite(op, factor, f"init factors[{n}]")
     return [orthonormal(factor.detach().to(dtype)) for factor in given]
 
 

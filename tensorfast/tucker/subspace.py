@@ -31,6 +31,9 @@ def basis_of_rank(x: Tensor, mode: int, rank: int, rng: torch.Generator | None =
         rng = generator("basis_of_rank", 0, x.device) if rng is None else rng
         return leading_subspace(x, mode, rank, rng)
     squares, vectors = _spectrum(x, mode)
+    if rank > len(squares):
+        # The unfolding has fewer columns than that: any orthonormal ones will do beyond them.
+        return torch.linalg.qr(vectors, mode="complete").Q[:, :rank].to(dtype)
     if squares[rank - 1] < GRAM_RESOLVES * squares[0] and dtype == solve_dtype(dtype):
         _, vectors = _orthogonal_spectrum(x, mode)
     return vectors[:, :rank].to(dtype)

@@ -144,6 +144,15 @@ def test_l2_reg_counts_against_the_lengths_of_factors():
     assert errors == sorted(errors)
 
 
+def test_an_error_that_rises_under_l2_reg_is_not_rounding():
+    """The regular objective falls, at the cost of the fit."""
+    x, truth = planted(SMALL, 3, noise=0.1)
+    info = tf.cp_als(x, 3, init=truth, l2_reg=0.5, n_iter_max=500).info
+    assert info.rel_errors[1] > info.rel_errors[0] + 1e-2
+    assert info.status == "converged"
+    assert info.n_iter > 3
+
+
 @pytest.mark.parametrize("kind", ["CPTensor", "tuple", "list", "no weights", "numpy"])
 def test_a_given_start_is_used_and_not_touched(kind):
     x, _ = planted(SMALL, 3, noise=0.1)

@@ -15,6 +15,12 @@ def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Te
     return torch.randn(shape, generator=generator, dtype=solve_dtype(dtype)).to(dtype)
 
 
+def implementations(dtype: torch.dtype) -> tuple[str, ...]:
+    """Name what to test in a type; the reference is the same formula in each."""
+    everywhere = ("torch",)
+    return (*everywhere, "reference") if dtype in (torch.float16, torch.complex64) else everywhere
+
+
 def wide(array: Any) -> Tensor:
     """Copy the very same numbers to double precision and C order."""
     if not isinstance(array, Tensor):

@@ -15,7 +15,7 @@ from tensorfast import reference
 from tensorfast.precision import STORAGE_DTYPES, compute_dtype, solve_dtype
 from tensorfast.testing import PROBLEMS, assert_close
 
-from .common import native, normal, wide
+from .common import implementations, native, normal, wide
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -37,7 +37,7 @@ def assert_gram(actual: Any, x: Any, mode: int, **how: Any) -> None:
 @pytest.mark.parametrize(("shape", "mode"), CASES)
 def test_equals_the_formula(shape, mode, dtype):
     x = normal(*shape, dtype=dtype)
-    for impl in ("torch", "reference"):
+    for impl in implementations(dtype):
         out = tf.gram(x, mode, impl=impl)
         assert out.dtype == compute_dtype(dtype)
         assert_gram(out, x, mode)

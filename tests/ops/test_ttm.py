@@ -16,7 +16,7 @@ from tensorfast import reference
 from tensorfast.precision import STORAGE_DTYPES, compute_dtype
 from tensorfast.testing import PROBLEMS, assert_close
 
-from .common import native, normal, wide
+from .common import implementations, native, normal, wide
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -45,7 +45,7 @@ def assert_ttm(
 @pytest.mark.parametrize(("shape", "rows", "mode"), CASES)
 def test_equals_the_formula(shape, rows, mode, dtype):
     x = normal(*shape, dtype=dtype)
-    for impl, transpose in itertools.product(("torch", "reference"), (False, True)):
+    for impl, transpose in itertools.product(implementations(dtype), (False, True)):
         size = (shape[mode], rows) if transpose else (rows, shape[mode])
         matrix = normal(*size, dtype=dtype, seed=1)
         out = tf.ttm(x, matrix, mode, transpose=transpose, impl=impl)
