@@ -348,7 +348,7 @@ def gram_of_columns(factor: Tensor) -> Tensor:
 def sum_of_squares(x: Tensor) -> Tensor:
     """``||x||^2`` accumulated pairwise in float64 in one read of ``x``; a 0-d float64 tensor."""
     x = x.permute(by_stride(x))
-    flat = (x[a:b].reshape(-1) for a, b in slabs(x, BLOCK // 4))
+    flat = (x[a:b].reshape(-1) for a, b in slabs(x, elements=BLOCK // 4))
     parts = x.view(-1).split(BLOCK // 4) if x.is_contiguous() else flat
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for part in parts:
