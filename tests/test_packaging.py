@@ -81,7 +81,6 @@ def test_kernels_are_imported_from_the_package_only():
         run(sys.executable, "-c", "import kernels", cwd=ROOT)
 
 
-@pytest.mark.slow
 def test_installed_wheel_decomposes_an_array(wheel, tmp_path):
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
