@@ -83,12 +83,18 @@ def mode(op: str, value: Any, ndim: int, name: str = "mode", owner: str = "x has
 
 def modes(op: str, values: Any, ndim: int, name: str = "modes") -> tuple[int, ...]:
     """Return distinct modes in ``range(ndim)``, in the order given."""
+    values = _listed(values)
     if isinstance(values, Integral) or not isinstance(values, Sequence | set | frozenset | range):
         raise TypeError(f"{op}: {name} is {values!r}; expected a sequence of integers")
     out = tuple(mode(op, v, ndim) for v in values)
     if len(set(out)) != len(out):
         raise ValueError(f"{op}: {name} is {tuple(values)}; expected each mode once")
     return out
+
+
+def _listed(values: Any) -> Any:
+    """Return an index array, of whatever library, as a list of numbers."""
+    return values.tolist() if hasattr(values, "tolist") else values
 
 
 def storage(op: str, name: str, dtype: torch.dtype) -> None:
@@ -151,6 +157,7 @@ def cp_rank(op: str, value: Any) -> int:
 
 def tucker_rank(op: str, rank: Any, shape: Sequence[int]) -> tuple[int, ...]:
     """Return one rank a mode, cut to the mode's length, from an int, a sequence or a ratio."""
+    rank = _listed(rank)
     if isinstance(rank, Real) and not isinstance(rank, Integral | bool):
         ratio = float(rank)
         if not 0.0 < ratio <= 1.0:

@@ -1,8 +1,15 @@
 """What holds for every test: how much of the machine it may use, and which tests are skipped."""
 
-import hypothesis
-import pytest
-import torch
+import os
+
+# One thread: the same everywhere, as how a sum is split changes its rounding, and on small problems
+# several times faster than two wherever another process holds a core.
+for _library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ[f"{_library}_NUM_THREADS"] = "1"
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 # Random examples are few but each may be the first to touch an operation, so time says nothing.
 hypothesis.settings.register_profile("tensorfast", deadline=None)
@@ -11,11 +18,6 @@ hypothesis.settings.load_profile("tensorfast")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
-
-
-def pytest_configure() -> None:
-    # The same number everywhere: how a sum is split over threads changes its rounding.
-    torch.set_num_threads(2)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,5 +1,6 @@
 """The building blocks of the plain-torch formulation: cuts, blocks, and what is never formed."""
 
+import functools
 import itertools
 import math
 
@@ -27,6 +28,8 @@ def blocks(request, monkeypatch):
     if request.param == "many blocks":
         monkeypatch.setattr(baseline, "BLOCK", 40)
         monkeypatch.setattr(baseline, "SLAB", 60)
+        slabs = functools.partial(baseline.slabs, elements=60)  # its default is bound already
+        monkeypatch.setattr(baseline, "slabs", slabs)
         monkeypatch.setattr(baseline, "LONG", 4)
 
 

@@ -36,6 +36,8 @@ def test_modes_come_back_counted_from_the_front_and_in_the_order_given():
     assert _check.modes("op", range(3), 3) == (0, 1, 2)
     assert set(_check.modes("op", {0, 1}, 3)) == {0, 1}
     assert _check.modes("op", (), 3) == ()
+    assert _check.modes("op", np.array([2, 0]), 3) == (2, 0)
+    assert _check.modes("op", torch.tensor([2, 0]), 3) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,7 @@ def test_modes_come_back_counted_from_the_front_and_in_the_order_given():
         (1.0, (4, 5, 2)),
         (1e-9, (1, 1, 1)),
         (np.float64(0.26), (2, 2, 1)),
+        (np.array([1, 2, 2]), (1, 2, 2)),
     ],
     ids=repr,
 )

@@ -150,35 +150,59 @@ def cp_als(
         if check_finite and not math.isfinite(operand.squared_norm):
             remedy = "fill or drop them, or pass check_finite=False to skip this check"
             _check.finite(op, tensor, remedy=remedy)
-        scale = 1.0 if l2_reg else safe_scale(tensor, operand.squared_norm)
-        if scale != 1.0:
-            tensor = tensor.to(operand.dtype) / scale
+        unit = _unit(tensor, operand.squared_norm)
+        if unit != 1.0:
+            tensor = tensor.to(operand.dtype)
+            for _ in range(tensor.ndim):
+                tensor = tensor / unit
             operand = DenseOperand(tensor)
         if not math.isfinite(operand.squared_norm):
             raise not_finite()
         start = initial_factors(op, tensor, rank, init, seed, free)
-        start[free[0]] /= scale
-        shown = _outward(callback, x, free[0], scale)
+        kept = {n: start[n] for n in fixed}
+        if unit != 1.0 and not isinstance(init, str):
+            start = [factor / unit for factor in start]
+        shown = _outward(callback, x, kept, unit)
         with progress_bar(progress, n_iter_max, shown) as report:
             factors, info = als(
                 operand,
                 start,
-                LeastSquares(l2_reg),
+                LeastSquares(_scaled_l2(l2_reg, unit, tensor.ndim)),
                 n_iter_max=n_iter_max,
                 tol=tol,
                 free=free,
                 line_search=line_search,
                 callback=report,
             )
+        factors = _restored(factors, kept, unit)
         weights = torch.ones(rank, dtype=factors[0].real.dtype, device=tensor.device)
         if normalize:
             for n in free:
                 factors[n], lengths = _unit_columns(factors[n])
                 weights *= lengths
-        (weights if normalize else factors[free[0]]).mul_(scale)
     # Tensors made in inference mode cannot take part in autograd; their copies can.
     weights, *factors = (t.clone() for t in (weights, *factors))
     return CPTensor(arrays.in_kind(weights, x), [arrays.in_kind(f, x) for f in factors], info)
+
+
+def _unit(x: Tensor, squared_norm: float) -> float:
+    """Power of two by which every factor is scaled, and ``x`` by its N-th power; 1 if x is tame."""
+    return 2.0 ** math.floor(math.log2(safe_scale(x, squared_norm)) / x.ndim)
+
+
+def _scaled_l2(l2_reg: float, unit: float, order: int) -> float:
+    """Weight that has the same effect once ``x`` and all its factors are scaled.
+
+    From 1e200 on, the model is zero either way.
+    """
+    return min(1e200, l2_reg * 2.0 ** min(1023.0, (2 - 2 * order) * math.log2(unit)))
+
+
+def _restored(factors: Sequence[Tensor], kept: dict[int, Tensor], unit: float) -> list[Tensor]:
+    """Undo the scaling by ``unit``; the fixed factors are exactly those that were given."""
+    if unit == 1.0:
+        return list(factors)
+    return [kept.get(n, factor * unit) for n, factor in enumerate(factors)]
 
 
 def _unit_columns(factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +211,10 @@ def _unit_columns(factor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _outward(
-    callback: Callable[[int, float, list[Any]], bool] | None, like: Any, scaled: int, scale: float
+    callback: Callable[[int, float, list[Any]], bool] | None,
+    like: Any,
+    kept: dict[int, Tensor],
+    unit: float,
 ) -> Callable[[int, float, list[Tensor]], bool] | None:
     """Show a callback copies of the factors, of the kind and in the scale of ``x``."""
     if callback is None:
@@ -195,8 +222,7 @@ def _outward(
 
     def report(sweep: int, error: float, factors: list[Tensor]) -> bool:
         with torch.inference_mode(False), torch.enable_grad():
-            copies = [f.clone() for f in factors]
-            copies[scaled] *= scale
+            copies = [f.clone() for f in _restored(factors, kept, unit)]
             return bool(callback(sweep, error, [arrays.in_kind(f, like) for f in copies]))
 
     return report

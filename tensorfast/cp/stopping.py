@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,10 +19,14 @@ class DivergenceWatch:
     """Finds components that grow without bound against each other.
 
     A tensor without a best approximation of rank R shows in two components that turn in opposite
-    directions and lengthen, what they model being their difference. So the two most nearly opposite
-    components are taken to diverge if their cosine is below ``OPPOSITE`` and the shorter has grown
-    by ``GROWTH`` since about half of the sweeps ago. (On the textbook border-rank tensor, sweep 100
-    to 200: cosine -0.86, growth 1.2; a bounded pair stands still.)
+    directions and lengthen without end, while what they model together, their sum, stands still.
+    (On the textbook border-rank tensor, a power law: each doubling of the sweeps makes both longer
+    by 1.14 to 1.18, the cosine goes -0.7, -0.77, -0.83, -0.88, and the sum's length keeps three
+    digits.) Components of real data that merely cancel in part for a while grow, too, but their sum
+    does not keep still. So the two most nearly opposite components are taken to diverge if over the
+    last two doublings of the sweeps both have grown by ``GROWTH`` and their cosine has fallen, and
+    if it is below ``OPPOSITE`` with their sum kept within ``STILL``, or below ``EXTREME`` (of three
+    and more diverging components no two keep their sum).
 
     References
     ----------
@@ -28,35 +35,60 @@ class DivergenceWatch:
     """
 
     OPPOSITE = -0.6
+    EXTREME = -0.97
     GROWTH = 1.04
-    FIRST = 8
+    STILL = 0.03
+    FIRST = 16
 
     def __init__(self) -> None:
-        self._lengths: dict[int, Tensor] = {}
+        # The inner products of the components at the last three of sweeps 16, 32, 64, ...
+        self._seen: deque[tuple[int, Tensor]] = deque(maxlen=3)
 
     def record(self, sweep: int, grams: Sequence[Tensor]) -> None:
-        """Note the components' lengths at sweeps 8, 16, 32, ..."""
+        """Note where the components stand, at sweeps 16, 32, 64, ..."""
         if sweep >= self.FIRST and sweep & (sweep - 1) == 0:
-            self._lengths[sweep] = _lengths(hadamard(grams))
+            self._seen.append((sweep, hadamard(grams)))
 
     def diverging(self, sweep: int, grams: Sequence[Tensor]) -> tuple[int, int, float] | None:
         """Return a diverging pair of components and its cosine, or None."""
-        before = [lengths for at, lengths in self._lengths.items() if 2 * at <= sweep]
-        if not before:
+        before = [inner for at, inner in self._seen if 2 * at <= sweep][-2:]
+        if len(before) < 2:
             return None
         inner = hadamard(grams)
-        lengths = _lengths(inner)
+        lengths = inner.diagonal().real.clamp(min=0).sqrt()
         outer = lengths[:, None] * lengths
-        cosine = torch.where(outer > 0, inner.real / outer, torch.zeros_like(outer))
-        r, s = sorted(divmod(int(cosine.argmin()), len(cosine)))
-        if float(cosine[r, s]) > self.OPPOSITE:
-            return None
-        now, then = (float(torch.minimum(at[r], at[s])) for at in (lengths, before[-1]))
-        return (r, s, float(cosine[r, s])) if now > self.GROWTH * then else None
+        cosines = torch.where(outer > 0, inner.real / outer, torch.zeros_like(outer))
+        r, s = sorted(divmod(int(cosines.argmin()), len(cosines)))
+        then, half, now = (_Pair.of(at, r, s) for at in (*before, inner))
+        for past, present in ((then, half), (half, now)):
+            if present.shorter <= self.GROWTH * past.shorter or present.cosine >= past.cosine:
+                return None
+        still = all(
+            abs(past.together - now.together) <= self.STILL * now.together for past in (then, half)
+        )
+        if now.cosine < (self.OPPOSITE if still else self.EXTREME):
+            return r, s, now.cosine
+        return None
 
 
-def _lengths(inner: Tensor) -> Tensor:
-    return inner.diagonal().real.clamp(min=0).sqrt()
+@dataclass(frozen=True)
+class _Pair:
+    """Length of the shorter of two components, their cosine, and the length of their sum."""
+
+    shorter: float
+    cosine: float
+    together: float
+
+    @classmethod
+    def of(cls, inner: Tensor, r: int, s: int) -> _Pair:
+        """Read the pair out of the components' inner products."""
+        rr, ss, rs = float(inner[r, r].real), float(inner[s, s].real), float(inner[r, s].real)
+        outer = math.sqrt(max(0.0, rr * ss))
+        return cls(
+            shorter=math.sqrt(max(0.0, min(rr, ss))),
+            cosine=rs / outer if outer > 0 else 0.0,
+            together=math.sqrt(max(0.0, rr + ss + 2 * rs)),
+        )
 
 
 def hadamard(grams: Sequence[Tensor]) -> Tensor:
@@ -69,7 +101,11 @@ def hadamard(grams: Sequence[Tensor]) -> Tensor:
 
 _MESSAGES = {
     "converged": "The relative error changed by less than tol={tol:g} in the last of {sweeps}.",
-    "max_iter": "All {sweeps} ran; raise n_iter_max if the error {error:.3g} still falls.",
+    "max_iter": (
+        "Stopped after {sweeps}, as many as allowed; raise n_iter_max if the error {error:.3g} "
+        "still falls."
+    ),
+    "exact": "Stopped after {sweeps}, as many as allowed; the model equals the data.",
     "stopped": "The callback stopped the iteration after {sweeps}.",
     "precision_limit": (
         "After {sweeps} the relative error {error:.3g} is at the rounding level of the data; "
@@ -105,6 +141,8 @@ def describe(
     kind = status
     if status == "precision_limit" and len(errors) > 1 and errors[-1] > errors[-2]:
         kind = "rounding"
+    if status == "max_iter" and errors[-1] == 0:
+        kind = "exact"
     if pair is not None and kind != "precision_limit":
         kind = status = "degenerate"
     sweeps = f"{len(errors)} sweep{'s' if len(errors) > 1 else ''}"

@@ -120,15 +120,27 @@ def hooi(
                 if reason is not None:
                     status = reason
                     break
-    message = {
-        "converged": f"The relative error changed by less than tol={tol:g} in the last sweep.",
-        "max_iter": f"All {len(errors)} sweeps ran; raise n_iter_max or tol if the error falls.",
-        "stopped": f"The callback stopped the iteration after sweep {len(errors)}.",
+    return result(core * scale, factors, errors, status, _message(status, errors, tol), x)
+
+
+def _message(status: str, errors: Sequence[float], tol: float) -> str:
+    sweeps = f"{len(errors)} sweep{'s' if len(errors) > 1 else ''}"
+    risen = len(errors) > 1 and errors[-1] > errors[-2]
+    limit = "rose by rounding" if risen else "is at the rounding level of the data"
+    return {
+        "converged": (
+            f"The relative error changed by less than tol={tol:g} in the last of {sweeps}."
+        ),
+        "max_iter": (
+            f"Stopped after {sweeps}, as many as allowed; raise n_iter_max if the error "
+            f"{errors[-1]:.3g} still falls."
+        ),
+        "stopped": f"The callback stopped the iteration after {sweeps}.",
         "precision_limit": (
-            f"The relative error {errors[-1]:.3g} is at the rounding level of the data's type."
+            f"After {sweeps} the relative error {errors[-1]:.3g} {limit}; use float64 data to go "
+            "further."
         ),
     }[status]
-    return result(core * scale, factors, errors, status, message, x)
 
 
 def _initial(

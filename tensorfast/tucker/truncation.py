@@ -43,10 +43,10 @@ def hosvd(x: Any, rank: Any = None, *, tol: float | None = None) -> TuckerTensor
 
     Notes
     -----
-    Each mode discards singular values whose squares sum to at most ``tol^2 ||x||^2 /
-    N``. Gram matrices are accumulated in double precision; where ``tol`` asks for more than they
-    resolve, orthogonal reductions of the unfolding take their place. `sthosvd` gives the same
-    guarantee at lower cost.
+    Each mode discards singular values whose squares sum to at most an equal share of what the modes
+    before it have left of ``tol^2 ||x||^2`` (of N modes, the first may use an N-th). Gram matrices
+    are accumulated in double precision; where ``tol`` asks for more than they resolve, orthogonal
+    reductions of the unfolding take their place. `sthosvd` gives the same guarantee at lower cost.
 
     References
     ----------

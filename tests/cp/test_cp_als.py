@@ -144,6 +144,36 @@ def test_l2_reg_counts_against_the_lengths_of_factors():
     assert errors == sorted(errors)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e25, 1e30])
+@pytest.mark.parametrize("fixed", [(), (1,)], ids=str)
+def test_l2_reg_at_any_scale_of_the_data(scale, fixed):
+    """With factors that scale by ``scale^(1/3)`` and ``l2_reg`` to match, the model just scales."""
+    x, _ = planted(SMALL, 2, noise=0.1)
+    start = random_cp(SMALL, 2, seed=4)[1]
+    each, arguments = scale ** (1 / 3), {"n_iter_max": 8, "tol": 0, "fixed_modes": fixed}
+    plain = tf.cp_als(x, 2, init=(None, start), l2_reg=0.2, normalize=False, **arguments)
+    start32 = [(f * each).float() for f in start]
+    big = tf.cp_als(
+        (x * scale).float(),
+        2,
+        init=(None, start32),
+        l2_reg=0.2 * scale ** (4 / 3),
+        normalize=False,
+        **arguments,
+    )
+    for n, (a, b) in enumerate(zip(plain.factors, big.factors, strict=True)):
+        torch.testing.assert_close((a * each).float(), b, rtol=1e-4, atol=1e-5 * each)
+        assert n not in fixed or torch.equal(b, start32[n])
+    assert big.info.rel_errors == pytest.approx(plain.info.rel_errors, rel=1e-4)
+
+
+def test_l2_reg_far_beyond_the_data_leaves_zero():
+    x = torch.full((3, 3, 3), 1e-300, dtype=torch.float64)
+    model = tf.cp_als(x, 1, l2_reg=1e3, seed=0)
+    assert float(model.weights) == 0
+    assert model.info.rel_errors[-1] == 1.0
+
+
 def test_an_error_that_rises_under_l2_reg_is_not_rounding():
     """The regular objective falls, at the cost of the fit."""
     x, truth = planted(SMALL, 3, noise=0.1)

@@ -2,8 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
+from tensorly.datasets import load_indian_pines
 
 import tensorfast as tf
 from tensorfast.cp.stopping import DivergenceWatch
@@ -121,37 +123,62 @@ def grams(length: float, cosine: float) -> list[torch.Tensor]:
     return [length**2 * inner, torch.ones_like(inner), torch.ones_like(inner)]
 
 
+def with_sum(together: float, length: float) -> list[torch.Tensor]:
+    """Two components of one length whose sum has another."""
+    return grams(length, together**2 / (2 * length**2) - 1)
+
+
 @pytest.mark.parametrize(
-    ("cosine", "growth", "diverges"),
+    ("length", "together", "diverges"),
     [
-        (-0.95, 1.3, True),
-        (-0.5, 1.3, False),
-        (0.95, 1.3, False),
-        (-0.95, 1.0, False),
-        (-0.95, 0.7, False),
+        (lambda t: 2 * t**0.2, lambda t: 1.7, True),
+        (lambda t: 2 * t**0.01, lambda t: 1.7, False),
+        (lambda t: 2 * t**-0.2, lambda t: 1.7, False),
+        (lambda t: 2 * t**0.2, lambda t: 1.7 * t**0.1, False),
+        (lambda t: 20 * t**0.2, lambda t: 1.7 * t**0.1, True),
+        (lambda t: 20 * t**0.2, lambda t: 25 * t**0.1, False),
+        (lambda t: 1.2 + 0.2 * t**0.2, lambda t: 1.7, False),
+    ],
+    ids=[
+        "grow, sum stands still",
+        "stand still",
+        "shrink",
+        "grow, and so does the sum",
+        "grow, nearly opposite",
+        "grow, far from opposite",
+        "grow, hardly opposite",
     ],
 )
-def test_the_watch_asks_for_opposition_and_growth(cosine, growth, diverges):
+def test_the_watch_asks_for_growth_that_cancels(length, together, diverges):
     watch = DivergenceWatch()
-    for sweep in range(1, 65):
-        watch.record(sweep, grams(growth ** (sweep / 32), cosine))
-    found = watch.diverging(64, grams(growth**2, cosine))
-    assert (found is not None) == diverges
-    if diverges:
-        assert found[:2] == (0, 1)
-        assert found[2] == pytest.approx(cosine)
+    for sweep in range(1, 101):
+        watch.record(sweep, with_sum(together(sweep / 64), length(sweep / 64)))
+    for sweep in (100, 64):
+        found = watch.diverging(sweep, with_sum(together(sweep / 64), length(sweep / 64)))
+        assert (found is not None) == diverges
+        if diverges:
+            assert found[:2] == (0, 1)
+            assert -1 < found[2] < -0.6
+
+
+def test_cancellation_for_a_while_is_not_divergence():
+    """Components of a hyperspectral image cancel in part: each pair grows, but so does its sum."""
+    cube = np.asarray(load_indian_pines().tensor, dtype=np.float32)[::2, ::2, ::2]
+    for rank in (2, 5, 10, 20):
+        info = tf.cp_als(cube, rank, n_iter_max=200, tol=1e-7).info
+        assert info.status != "degenerate", (rank, info.message)
 
 
 def test_the_watch_says_nothing_after_few_sweeps():
     watch = DivergenceWatch()
-    for sweep in range(1, 8):
-        watch.record(sweep, grams(float(sweep), -0.99))
-    assert watch.diverging(7, grams(7.0, -0.99)) is None
+    for sweep in range(1, 32):
+        watch.record(sweep, grams(float(sweep), -1 + 0.01 / sweep))
+    assert watch.diverging(31, grams(31.0, -1 + 0.01 / 31)) is None
 
 
 def test_a_vanished_component_is_no_opposite():
     watch = DivergenceWatch()
     zero = [torch.zeros(2, 2, dtype=torch.float64)] * 3
-    for sweep in range(1, 20):
+    for sweep in range(1, 101):
         watch.record(sweep, zero)
-    assert watch.diverging(19, zero) is None
+    assert watch.diverging(100, zero) is None

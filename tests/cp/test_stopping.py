@@ -38,9 +38,18 @@ def test_max_iter(noisy):
     assert re.search(r"4 sweeps.*raise n_iter_max", info.message)
 
 
+def test_an_exact_fit_out_of_sweeps_asks_for_no_more():
+    x = torch.zeros(3, 4, 5)
+    x[1, 2, 3] = 2.0
+    truth = [torch.eye(n)[:, i : i + 1] for n, i in zip(x.shape, (1, 2, 3), strict=True)]
+    info = tf.cp_als(x, 1, init=(None, truth), n_iter_max=2, tol=0).info
+    assert (info.status, info.rel_errors[-1]) == ("max_iter", 0)
+    assert info.message.endswith("as many as allowed; the model equals the data.")
+
+
 def test_one_sweep_is_told_in_the_singular(noisy):
     message = tf.cp_als(noisy, 3, seed=0, n_iter_max=1).info.message
-    assert "1 sweep " in message
+    assert "1 sweep," in message
     assert "sweeps" not in message
 
 
