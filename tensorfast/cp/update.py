@@ -111,5 +111,5 @@ def _sound(lower: Tensor, info: Tensor, gram: Tensor, least: float) -> bool:
     """Whether the factorisation succeeded with every pivot clear of rounding."""
     if int(info):
         return False
-    pivots, squares = lower.diagonal().real.tolist(), gram.diagonal().real.tolist()
-    return all(p * p > least * s for p, s in zip(pivots, squares, strict=True))
+    pivots, squares = lower.diagonal().tolist(), gram.diagonal().tolist()
+    return all(p.real**2 > least * s.real for p, s in zip(pivots, squares, strict=True))
