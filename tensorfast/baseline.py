@@ -21,6 +21,7 @@ from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 __all__ = [
     "contract_data",
     "contract_partial",
+    "cross",
     "gram",
     "gram_of_columns",
     "khatri_rao",
@@ -319,6 +320,27 @@ def gram(x: Tensor, mode: int, dtype: torch.dtype | None = None) -> Tensor:
         )
         for part in rows.split(LONG, 1):
             out += part @ conjugate(part).t()
+    return out
+
+
+def cross(x: Tensor, y: Tensor, mode: int) -> Tensor:
+    """``unfold(x, n) @ unfold(y, n)^H`` of tensors that differ in mode ``n`` only.
+
+    2 numel(x) J_n flops; reads both once.
+    """
+    order = by_stride(x)
+    x, y, at = x.permute(order), y.permute(order), order.index(mode)
+    rows, columns = x.shape[at], y.shape[at]
+    if is_ready(x) and is_ready(y) and at in (0, x.ndim - 1):
+        if at == 0:
+            return _product(x.view(rows, -1), conjugate(y).view(columns, -1).t())
+        return _product(x.view(-1, rows).t(), conjugate(y).view(-1, columns))
+    out = y.new_zeros(rows, columns)
+    axis = 0 if at else x.ndim - 1
+    step = max(1, SLAB * x.shape[axis] // max(1, x.numel()))
+    for blocks in zip(x.split(step, axis), y.split(step, axis), strict=True):
+        left, right = (block.movedim(at, 0).to(y.dtype).flatten(1) for block in blocks)
+        out += _product(left, conjugate(right).t())
     return out
 
 

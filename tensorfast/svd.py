@@ -11,7 +11,13 @@ from torch import Tensor
 from . import _check, arrays, baseline
 from .precision import compute_dtype, matmul_precision, solve_dtype
 
-__all__ = ["generator", "leading_subspace", "orthonormal", "truncated_svd"]
+__all__ = [
+    "generator",
+    "leading_projection",
+    "leading_subspace",
+    "orthonormal",
+    "truncated_svd",
+]
 
 METHODS = ("auto", "full", "gram", "randomized")
 
@@ -57,7 +63,7 @@ def orthonormal(a: Tensor) -> Tensor:
 def sketch_pays(size: int, rank: int) -> bool:
     """Whether a sketch of an unfolding with ``size`` rows costs less than its Gram matrix.
 
-    6 (rank + 8) numel flops against 2 size numel in double precision, which take twice as long;
+    8 (rank + 8) numel flops against 2 size numel in double precision, which take twice as long;
     below 128 rows neither takes any time. (200^3 to rank 20 on two cores: 25 against 48
     milliseconds a mode.)
     """
@@ -65,37 +71,35 @@ def sketch_pays(size: int, rank: int) -> bool:
 
 
 def leading_subspace(x: Tensor, mode: int, rank: int, rng: torch.Generator) -> Tensor:
-    """Approximate the ``rank`` leading left singular vectors of an unfolding, ``rank <= I_n``.
+    """Approximate the ``rank`` leading left singular vectors of an unfolding; see below."""
+    return leading_projection(x, mode, rank, rng)[0]
+
+
+def leading_projection(
+    x: Tensor, mode: int, rank: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Approximate the ``rank <= I_n`` leading left singular vectors of an unfolding, and project.
 
     A sketch ``Y = unfold(x, n) @ khatri_rao(random)`` (an MTTKRP, so that the test matrix is never
-    formed), then one step of subspace iteration through ``x`` and Rayleigh-Ritz on it. Three reads
-    of ``x``, 6 (rank + 8) numel(x) flops; workspace (rank + 8) / I_n of ``x``.
+    formed), then one step of subspace iteration through ``x`` and Rayleigh-Ritz on it. Four reads
+    of ``x``, 8 (rank + 8) numel(x) flops; workspace (rank + 8) / I_n of ``x``. The second result is
+    ``x`` times the adjoint basis in ``mode``, which comes with it unless the basis is exact.
     """
     columns = rank + OVERSAMPLE
     dtype = compute_dtype(x.dtype)
     if columns >= x.shape[mode]:
         values, vectors = torch.linalg.eigh(baseline.gram(x, mode, solve_dtype(x.dtype)))
-        return vectors[:, values.numel() - rank :].flip(1).to(dtype)
+        return vectors[:, values.numel() - rank :].flip(1).to(dtype), None
     others = [
         gaussian(size, columns, dtype, x.device, rng) for n, size in enumerate(x.shape) if n != mode
     ]
     basis = orthonormal(baseline.mttkrp(x, others, mode))
     projected = baseline.ttm(x, basis, mode, transpose=True)
-    basis = orthonormal(_cross(x, projected, mode))
+    basis = orthonormal(baseline.cross(x, projected, mode))
     projected = baseline.ttm(x, basis, mode, transpose=True)
     _, vectors = torch.linalg.eigh(baseline.gram(projected, mode, solve_dtype(x.dtype)))
-    return basis @ vectors[:, -rank:].flip(1).to(dtype)
-
-
-def _cross(x: Tensor, y: Tensor, mode: int) -> Tensor:
-    """``unfold(x, n) @ unfold(y, n)^H`` of tensors that differ in mode ``n`` only."""
-    axis = 0 if mode else x.ndim - 1
-    out = y.new_zeros(x.shape[mode], y.shape[mode])
-    step = max(1, baseline.SLAB * x.shape[axis] // x.numel())
-    for left, right in zip(x.split(step, axis), y.split(step, axis), strict=True):
-        a, b = (t.movedim(mode, 0).to(y.dtype).reshape(t.shape[mode], -1) for t in (left, right))
-        out += a @ b.mH
-    return out
+    leading = vectors[:, -rank:].flip(1).to(dtype)
+    return basis @ leading, baseline.ttm(projected, leading, mode, transpose=True)
 
 
 def truncated_svd(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import baseline
 from ..precision import compute_dtype, solve_dtype
-from ..svd import generator, leading_subspace, sketch_pays, tail_cut
+from ..svd import generator, leading_projection, sketch_pays, tail_cut
 
 __all__ = ["basis_of_rank", "basis_within"]
 
@@ -17,26 +17,28 @@ __all__ = ["basis_of_rank", "basis_within"]
 GRAM_RESOLVES = 1e-12
 
 
-def basis_of_rank(x: Tensor, mode: int, rank: int, rng: torch.Generator | None = None) -> Tensor:
+def basis_of_rank(
+    x: Tensor, mode: int, rank: int, rng: torch.Generator | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Return the ``rank`` leading left singular vectors of an unfolding.
 
     From a sketch where that costs less than the Gram matrix; with a fixed seed unless ``rng`` is
-    given.
+    given. ``x`` projected on them comes with them where it is known.
     """
     dtype = compute_dtype(x.dtype)
     size = x.shape[mode]
     if rank == size:
-        return torch.eye(rank, dtype=dtype, device=x.device)
+        return torch.eye(rank, dtype=dtype, device=x.device), None
     if sketch_pays(size, rank):
         rng = generator("basis_of_rank", 0, x.device) if rng is None else rng
-        return leading_subspace(x, mode, rank, rng)
+        return leading_projection(x, mode, rank, rng)
     squares, vectors = _spectrum(x, mode)
     if rank > len(squares):
         # The unfolding has fewer columns than that: any orthonormal ones will do beyond them.
-        return torch.linalg.qr(vectors, mode="complete").Q[:, :rank].to(dtype)
+        return torch.linalg.qr(vectors, mode="complete").Q[:, :rank].to(dtype), None
     if squares[rank - 1] < GRAM_RESOLVES * squares[0] and dtype == solve_dtype(dtype):
         _, vectors = _orthogonal_spectrum(x, mode)
-    return vectors[:, :rank].to(dtype)
+    return vectors[:, :rank].to(dtype), None
 
 
 def basis_within(x: Tensor, mode: int, budget: float, squared_norm: float) -> tuple[Tensor, float]:

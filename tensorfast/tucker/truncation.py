@@ -93,7 +93,7 @@ def sthosvd(
     The squared error is the sum of the squares of all discarded singular values, so
     each mode may discard an equal share of what is left of ``tol^2 ||x||^2``. With ``tol`` the
     first mode costs a Gram matrix in double precision, 2 I_n prod(I_m) flops. With ``rank``, modes
-    of 128 or more and over 3 (rank + 8) use a random sketch with one power step, 6 (rank + 8)
+    of 128 or more and over 3 (rank + 8) use a random sketch with one power step, 8 (rank + 8)
     prod(I_m) flops, seeded so that results repeat.
 
     References
@@ -163,12 +163,14 @@ def truncate(
     slack = 1.0 - 1e-3
     left = (slack * tol) ** 2 * squared_norm if tol is not None else 0.0
     for place, n in enumerate(order):
-        source = core if sequential else x
+        source, projected = core if sequential else x, None
         if ranks is not None:
-            factors[n] = basis_of_rank(source, n, ranks[n], rng)
+            factors[n], projected = basis_of_rank(source, n, ranks[n], rng)
         else:
             share = left / (len(order) - place)
             factors[n], spent = basis_within(source, n, share, squared_norm)
             left -= spent
-        core = baseline.ttm(core, factors[n], n, transpose=True)
+        if projected is None or not sequential:
+            projected = baseline.ttm(core, factors[n], n, transpose=True)
+        core = projected
     return core, factors
