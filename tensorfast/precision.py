@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -162,11 +162,20 @@ def matmul_precision(precision: str | None, device: torch.device) -> Iterator[No
     Where torch is already set so, which is its default, nothing is changed; ``None`` follows
     torch's setting. A CPU has no single-pass mode worth having: every explicit choice computes in
     ``"ieee"`` there. cuBLAS has no single-pass bf16 for float32 operands: TF32 is the nearest.
+    ``torch.autocast`` is off inside.
     """
     setting = _SETTINGS.get(device.type)
-    if precision is None or setting is None:
-        yield
-        return
-    on_cuda = device.type == "cuda"
-    with setting.hold(("tf32" if precision == "bf16" else precision) if on_cuda else "ieee"):
-        yield
+    with _without_autocast(device.type):
+        if precision is None or setting is None:
+            yield
+            return
+        on_cuda = device.type == "cuda"
+        with setting.hold(("tf32" if precision == "bf16" else precision) if on_cuda else "ieee"):
+            yield
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Switch torch.autocast off, which would compute in half precision and return it."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

@@ -42,8 +42,8 @@ def cp_als(
 ) -> CPTensor:
     r"""CP decomposition (CANDECOMP/PARAFAC) by alternating least squares.
 
-    Fits ``x[i, j, ...] ~ sum_r weights[r] A[i, r] B[j, r] ...`` by minimising ``||x - model||``
-    (plus ``l2_reg * sum_n ||A_n||^2``) over one factor at a time, the modes in increasing order.
+    Fits ``x[i, j, ...] ~ sum_r weights[r] A[i, r] B[j, r] ...`` by minimising ``||x - model||^2
+    + l2_reg * sum_n ||A_n||^2`` over one factor at a time, the modes in increasing order.
 
     Parameters
     ----------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,19 +55,18 @@ def als(
             others = hadamard([g for n, g in enumerate(grams) if n != mode])
             factors[mode] = update(others, product, factors[mode])
             grams[mode] = baseline.gram_of_columns(factors[mode])
-        error = _relative_error(operand, product, factors, grams, free[-1])
+        error, exact = _relative_error(operand, product, factors, grams, free[-1])
         if search is not None:
-            better = _extrapolated(search, sweep, operand, factors, error, free[-1])
+            better = _extrapolated(search, sweep, operand, update, factors, error, free[-1])
             if better is not None:
-                factors, grams, error = better
+                factors, grams, error, exact = better
                 # What is left of the schedule stands on the factors that were given up.
                 products = _products(operand, schedule, factors)
         errors.append(error)
         watch.record(sweep, grams)
-        if callback is not None and callback(sweep, error, list(factors)):
-            status = "stopped"
-            break
-        reason = stop.status(errors)
+        reason = stop.status(errors, exact, partial(_exact_error, operand, factors))
+        if callback is not None and callback(sweep, errors[-1], list(factors)):
+            reason = "stopped"
         if reason is not None:
             status = reason
             break
@@ -87,31 +88,47 @@ def _extrapolated(
     search: LineSearch,
     sweep: int,
     operand: Operand,
+    update: UpdateRule,
     factors: Sequence[Tensor],
     error: float,
     mode: int,
-) -> tuple[list[Tensor], list[Tensor], float] | None:
-    """Return factors, Grams and error further along the line, if that lowers the error."""
+) -> tuple[list[Tensor], list[Tensor], float, bool] | None:
+    """Return factors, Grams and error further along the line, if that lowers the objective."""
     candidate = search.candidate(sweep, factors)
     if candidate is None:
         return None
     grams = [baseline.gram_of_columns(f) for f in candidate]
     _, product = next(operand.mttkrps((mode,), candidate))
-    new_error = _relative_error(operand, product, candidate, grams, mode)
-    accepted = new_error < error
+    new_error, exact = _relative_error(operand, product, candidate, grams, mode)
+    old, new = (
+        e**2 * operand.squared_norm + update.penalty(at)
+        for e, at in ((error, factors), (new_error, candidate))
+    )
+    accepted = new < old
     search.report(accepted, candidate if accepted else factors)
-    return (candidate, grams, new_error) if accepted else None
+    return (candidate, grams, new_error, exact) if accepted else None
 
 
 def _relative_error(
     operand: Operand, product: Tensor, factors: Sequence[Tensor], grams: Sequence[Tensor], mode: int
-) -> float:
-    """Return ``||X - M|| / ||X||``, given the MTTKRP of ``mode`` with all others current."""
+) -> tuple[float, bool]:
+    """Return ``||X - M|| / ||X||``, and whether it comes from the residual itself.
+
+    From the MTTKRP of ``mode`` with all other factors current, as long as that has the digits.
+    """
     wide = grams[0].dtype
     inner = torch.vdot(factors[mode].to(wide).view(-1), product.to(wide).view(-1)).real
-    model = hadamard(grams).sum().real
-    error = fast_relative_error(operand.squared_norm, float(inner), float(model), operand.dtype)
-    if error is None:
-        norm = operand.squared_norm**0.5
-        error = operand.residual_norm(factors) / (norm if norm > 0 else 1.0)
-    return error
+    model = hadamard(grams)
+    error = fast_relative_error(
+        operand.squared_norm,
+        float(inner),
+        float(model.sum().real),
+        operand.dtype,
+        float(model.trace().real),
+    )
+    return (_exact_error(operand, factors), True) if error is None else (error, False)
+
+
+def _exact_error(operand: Operand, factors: Sequence[Tensor]) -> float:
+    norm = math.sqrt(operand.squared_norm)
+    return operand.residual_norm(factors) / (norm if norm > 0 else 1.0)

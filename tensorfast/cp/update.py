@@ -7,11 +7,13 @@ constraints are more of the same shape.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .. import baseline
 from ..precision import pivot_tolerance, solve_dtype
 
 __all__ = ["LeastSquares", "UpdateRule", "not_finite"]
@@ -33,6 +35,10 @@ class UpdateRule(Protocol):
 
     def __call__(self, gram: Tensor, mttkrp: Tensor, current: Tensor) -> Tensor:
         """Return the new factor of one mode."""
+        ...
+
+    def penalty(self, factors: Sequence[Tensor]) -> float:
+        """Return what the objective adds to the squared residual norm."""
         ...
 
 
@@ -76,6 +82,12 @@ class LeastSquares:
         if not _sound(lower, info, gram, least):
             lower, right = self._raise_ridge(gram, right, current.t().to(dtype), least)
         return torch.cholesky_solve(right, lower).t().contiguous().to(mttkrp.dtype)
+
+    def penalty(self, factors: Sequence[Tensor]) -> float:
+        """Return ``l2_reg * sum_n ||A_n||^2``."""
+        if not self.l2_reg:
+            return 0.0
+        return self.l2_reg * sum(float(baseline.sum_of_squares(f)) for f in factors)
 
     def _raise_ridge(
         self, gram: Tensor, right: Tensor, current: Tensor, least: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ..progress import progress_bar
 from ..reconstruct import bring_tucker
 from ..results import TuckerTensor
 from ..svd import gaussian, generator, orthonormal
-from .shared import bring, result, scaled, true_error
+from .shared import bring, exact_error, result, scaled, true_error
 from .truncation import order_of_modes, truncate
 
 __all__ = ["hooi"]
@@ -111,12 +112,13 @@ def hooi(
                     projected = next(projections)
                     factors[n] = _improved(projected, n, factors[n])
                 core = baseline.ttm(projected, factors[n], n, transpose=True)
-                errors.append(true_error(tensor, core, factors, squared))
-                current = [arrays.in_kind(f, x) for f in factors]
-                if report is not None and report(sweep, errors[-1], current):
-                    status = "stopped"
-                    break
-                reason = stop.status(errors)
+                error, exact = true_error(tensor, core, factors, squared)
+                errors.append(error)
+                recompute = partial(exact_error, tensor, core, factors, squared)
+                reason = stop.status(errors, exact, recompute)
+                if report is not None:
+                    copies = [arrays.in_kind(f.clone(), x) for f in factors]
+                    reason = "stopped" if report(sweep, errors[-1], copies) else reason
                 if reason is not None:
                     status = reason
                     break

@@ -19,7 +19,7 @@ from ..precision import (
 from ..reconstruct import tucker_residual_norm
 from ..results import ConvergenceInfo, TuckerTensor
 
-__all__ = ["bring", "result", "scaled", "true_error"]
+__all__ = ["bring", "exact_error", "result", "scaled", "true_error"]
 
 
 def bring(op: str, x: Any) -> Tensor:
@@ -43,11 +43,13 @@ def scaled(op: str, x: Tensor) -> tuple[Tensor, float, float]:
     return x, squared, scale
 
 
-def true_error(x: Tensor, core: Tensor, factors: Sequence[Tensor], squared_norm: float) -> float:
-    """Return ``||x - model|| / ||x||`` where ``core`` is ``x`` projected on the factors.
+def true_error(
+    x: Tensor, core: Tensor, factors: Sequence[Tensor], squared_norm: float
+) -> tuple[float, bool]:
+    """Return ``||x - model|| / ||x||``, and whether it comes from the residual itself.
 
-    ``<x, model> = ||core||^2``, and ``||model||`` accounts for factors that are orthonormal up to
-    rounding only. Where the three scalars lose their digits, the residual itself is computed.
+    ``core`` is ``x`` projected on the factors, so that ``<x, model> = ||core||^2``; ``||model||``
+    accounts for factors that are orthonormal up to rounding only.
     """
     inner = float(baseline.sum_of_squares(core))
     wide = core.to(solve_dtype(core.dtype))
@@ -56,11 +58,16 @@ def true_error(x: Tensor, core: Tensor, factors: Sequence[Tensor], squared_norm:
         model = baseline.ttm(model, baseline.gram_of_columns(factor), n)
     squared = float((baseline.conjugate(wide) * model).sum().real)
     error = fast_relative_error(squared_norm, inner, squared, x.dtype)
-    if error is not None:
-        return error
+    if error is None:
+        return exact_error(x, core, factors, squared_norm), True
+    return error, False
+
+
+def exact_error(x: Tensor, core: Tensor, factors: Sequence[Tensor], squared_norm: float) -> float:
+    """``||x - model|| / ||x||`` from the residual, in double precision where less is too coarse."""
     scale = math.sqrt(squared_norm) if squared_norm > 0 else 1.0
     error = tucker_residual_norm(x, core, factors) / scale
-    if error < 100 * precision_floor(x.dtype) and compute_dtype(x.dtype) != wide.dtype:
+    if error < 100 * precision_floor(x.dtype) and compute_dtype(x.dtype) != solve_dtype(core.dtype):
         error = tucker_residual_norm(x, core, factors, double=True) / scale
     return error
 

@@ -18,18 +18,18 @@ GRAM_RESOLVES = 1e-12
 
 
 def basis_of_rank(
-    x: Tensor, mode: int, rank: int, rng: torch.Generator | None = None
+    x: Tensor, mode: int, rank: int, sketch: bool, rng: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return the ``rank`` leading left singular vectors of an unfolding.
 
-    From a sketch where that costs less than the Gram matrix; with a fixed seed unless ``rng`` is
-    given. ``x`` projected on them comes with them where it is known.
+    From a sketch, if allowed and where that costs less than the Gram matrix; with a fixed seed
+    unless ``rng`` is given. ``x`` projected on them comes with them where it is known.
     """
     dtype = compute_dtype(x.dtype)
     size = x.shape[mode]
     if rank == size:
         return torch.eye(rank, dtype=dtype, device=x.device), None
-    if sketch_pays(size, rank):
+    if sketch and x.ndim > 1 and sketch_pays(size, rank):
         rng = generator("basis_of_rank", 0, x.device) if rng is None else rng
         return leading_projection(x, mode, rank, rng)
     squares, vectors = _spectrum(x, mode)
@@ -47,6 +47,8 @@ def basis_within(x: Tensor, mode: int, budget: float, squared_norm: float) -> tu
     fine = budget < GRAM_RESOLVES * squared_norm and dtype == solve_dtype(dtype)
     squares, vectors = _orthogonal_spectrum(x, mode) if fine else _spectrum(x, mode)
     rank = tail_cut(squares, budget)
+    if rank == x.shape[mode]:
+        return torch.eye(rank, dtype=dtype, device=x.device), 0.0
     return vectors[:, :rank].to(dtype), float(squares[rank:].clamp(min=0).sum())
 
 

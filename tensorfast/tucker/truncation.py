@@ -126,11 +126,16 @@ def _truncated(
     with torch.no_grad(), matmul_precision("ieee", tensor.device):
         tensor, squared, scale = scaled(op, tensor)
         core, factors = truncate(tensor, ranks, tol, order, squared, sequential)
-        error = true_error(tensor, core, factors, squared)
+        error, _ = true_error(tensor, core, factors, squared)
     goal = f"tol={tol:g}" if ranks is None else f"ranks {ranks}"
-    return result(
-        core * scale, factors, [error], "converged", f"One pass over the modes, {goal}.", x
-    )
+    status, message = "converged", f"One pass over the modes, {goal}."
+    if tol is not None and error > tol:
+        status = "precision_limit"
+        message += (
+            f" The relative error {error:.3g} is above tol by rounding: the data's type resolves "
+            "no less; use float64 data to go further."
+        )
+    return result(core * scale, factors, [error], status, message, x)
 
 
 def order_of_modes(
@@ -165,12 +170,12 @@ def truncate(
     for place, n in enumerate(order):
         source, projected = core if sequential else x, None
         if ranks is not None:
-            factors[n], projected = basis_of_rank(source, n, ranks[n], rng)
+            factors[n], projected = basis_of_rank(source, n, ranks[n], sequential, rng)
         else:
             share = left / (len(order) - place)
             factors[n], spent = basis_within(source, n, share, squared_norm)
             left -= spent
-        if projected is None or not sequential:
+        if projected is None:
             projected = baseline.ttm(core, factors[n], n, transpose=True)
         core = projected
     return core, factors

@@ -215,3 +215,22 @@ def test_the_ridge_is_told_after_everything_else():
     info = describe("converged", [0.5, 0.5], 1e-6, 1e-9, None)
     assert info.message.startswith("The relative error changed")
     assert re.search(r"singular.* ridge of up to 1e-09 was added\.$", info.message)
+
+
+@pytest.mark.parametrize("shape", [(30, 30, 30), (20, 20, 20, 20)], ids=str)
+@pytest.mark.parametrize("congruence", [0.8, 0.9, 0.95])
+@pytest.mark.parametrize("tol", [1e-6, 1e-7])
+def test_float32_runs_as_long_as_float64(shape, congruence, tol):
+    """Though its error from three scalars jitters by more than ``tol``."""
+    for seed in range(2):
+        truth = random_cp(shape, 5, seed=seed, congruence=congruence)
+        x = tf.cp_to_tensor(truth)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+        x += 0.01 * x.norm() * noise / noise.norm()
+        start = (None, random_cp(shape, 5, seed=seed + 7)[1])
+        double, single = (
+            tf.cp_als(data, 5, init=start, n_iter_max=1000, tol=tol).info for data in (x, x.float())
+        )
+        assert single.status == "converged"
+        assert single.rel_errors[-1] < double.rel_errors[-1] + 3 * tol
+        assert double.n_iter / 1.2 < single.n_iter < 1.2 * double.n_iter

@@ -142,3 +142,24 @@ def test_the_formula_alone_would_be_wrong():
     )
     naive = float(squared.abs().sqrt() / norm)
     assert abs(naive - model.info.rel_errors[-1]) > 0.5 * model.info.rel_errors[-1]
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-3])
+@pytest.mark.parametrize(
+    ("dtype", "length", "rel"), [(torch.float32, 1e4, 0.06), (torch.float64, 1e5, 1e-6)], ids=str
+)
+def test_the_error_is_true_where_components_cancel(dtype, length, rel, noise):
+    """Two components of ``length`` whose sum is of length 1: three scalars lose that many digits.
+
+    In float32 the components themselves are rounded, by 6e-8 times ``length``.
+    """
+    g = torch.Generator().manual_seed(1)
+    (a, b), (c, d), (e, f) = torch.randn(3, 2, 10, generator=g, dtype=torch.float64)
+    x = sum(torch.einsum("i,j,k->ijk", *vectors) for vectors in ((a, c, f), (a, d, e), (b, c, e)))
+    gaussian = torch.randn(x.shape, generator=g, dtype=x.dtype)
+    x = (x + noise * x.norm() * gaussian / gaussian.norm()).to(dtype)
+    pairs = (a + b / length, a), (c + d / length, c), ((e + f / length) * length, -e * length)
+    start = [torch.stack(pair, 1).to(dtype) for pair in pairs]
+    model = tf.cp_als(x, 2, init=(None, start), n_iter_max=1, tol=0, normalize=False)
+    exact = tf.relative_error(x, model)
+    assert model.info.rel_errors[-1] == pytest.approx(exact, rel=rel)

@@ -214,3 +214,17 @@ def test_the_scale_of_float32_data_does_not_matter(method, scale):
     assert scaled.info.rel_errors[-1] == pytest.approx(plain.info.rel_errors[-1], rel=1e-4)
     norms = [torch.linalg.vector_norm(m.core.double()) for m in (plain, scaled)]
     assert float(norms[1] / norms[0]) == pytest.approx(scale, rel=1e-4)
+
+
+def test_a_callback_that_writes_into_its_factors_changes_nothing():
+    x, _ = planted((6, 7, 8), 2, noise=0.1)
+
+    def zero(sweep, error, factors):
+        for factor in factors:
+            factor *= 0
+        return False
+
+    kept = tf.hooi(x.numpy(), 2, seed=0, n_iter_max=2, callback=zero)
+    plain = tf.hooi(x.numpy(), 2, seed=0, n_iter_max=2)
+    for a, b in zip(kept.factors, plain.factors, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -285,3 +285,35 @@ def test_permuting_modes_permutes_hosvd(order, rank):
     for f, n in zip(moved.factors, order, strict=True):
         g = plain.factors[n]
         np.testing.assert_allclose(f @ f.T, g @ g.T, atol=1e-9)
+
+
+def test_hosvd_takes_singular_vectors_however_long_the_mode():
+    """`sthosvd` may sketch; HOSVD is defined by the singular vectors themselves."""
+    x = torch.randn(200, 140, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    factors = tf.hosvd(x, 5).factors
+    for n in range(3):
+        u = torch.linalg.svd(tf.unfold(x, n), full_matrices=False).U[:, :5]
+        cosines = torch.linalg.svdvals(u.T @ factors[n])
+        assert cosines.min() > 1 - 1e-10
+
+
+@pytest.mark.parametrize("size", [20, 200])
+@both
+def test_a_vector_is_its_own_basis(method, size):
+    x = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model = METHODS[method](x, 1)
+    assert model.info.rel_errors[-1] < 1e-14
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-8, 5e-7])
+@both
+def test_a_bound_below_the_rounding_of_float32_is_met_or_not_claimed(method, tol):
+    for seed in range(5):
+        g = torch.Generator().manual_seed(seed)
+        model = METHODS[method](torch.randn(20, 21, 22, generator=g), tol=tol)
+        error = model.info.rel_errors[-1]
+        assert model.info.status == ("converged" if error <= tol else "precision_limit")
+        if error > tol:
+            assert "above tol by rounding" in model.info.message
+    # At full rank nothing is left out and nothing is rounded.
+    assert tf.sthosvd(torch.randn(6, 7, 8, generator=g), tol=0).info.rel_errors[-1] == 0
