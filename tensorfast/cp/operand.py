@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .. import baseline, reconstruct
 from ..precision import compute_dtype, precision_floor
-from .schedule import Run, Schedule, plan
+from .plan import plan
+from .schedule import Run, Schedule
 from .tree import Node, contraction_tree
 
 __all__ = ["DenseOperand", "Operand"]
@@ -66,7 +67,7 @@ class DenseOperand:
 
     def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
         """Choose among the exact schedules by predicted time."""
-        return plan(self.shape, rank, free, self.dtype.itemsize)
+        return plan(self.shape, rank, tuple(free), self.dtype.itemsize, axes=self._order)
 
     def mttkrps(self, run: Run, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
         """Yield the MTTKRPs of a run from one contraction of the tensor."""

@@ -11,6 +11,8 @@ into runs:
 - multi-sweep dimension tree: runs of length m < N that cross the ends of sweeps, N / m reads a
   sweep, N / (N - 1) at best.
 
+Where the factors of some modes are fixed, one run can hold all the others: 1 read a sweep.
+
 References: Phan, Tichavsky, Cichocki, IEEE Trans. Signal Process. 61 (2013); Ma and Solomonik,
 arXiv:2010.12056 (multi-sweep dimension tree).
 """
@@ -21,27 +23,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CPU", "Machine", "Schedule", "all_schedules", "cost", "plan", "split"]
+__all__ = ["Run", "Schedule", "all_schedules", "split"]
 
 Run = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Rates that the cost model weighs against each other.
-
-    Only their ratios matter. Measured on two cores of a server CPU, float32: matrix products at 110
-    to 160 GFLOP/s, 40 GB/s from memory, a product-and-sum over a partial result at 30 GB/s, and 20
-    microseconds for the handful of calls that one contraction takes.
-    """
-
-    flops: float = 1.5e11
-    bandwidth: float = 4e10
-    partial_bandwidth: float = 3e10
-    call: float = 2e-5
-
-
-CPU = Machine()
 
 
 @dataclass(frozen=True)
@@ -68,10 +52,16 @@ class Schedule:
         return len(self.runs) / self.sweeps
 
 
-def all_schedules(free: Sequence[int]) -> Iterator[Schedule]:
-    """Yield every schedule of a sweep over the modes ``free`` (in update order)."""
+def all_schedules(free: Sequence[int], fixed: bool = False) -> Iterator[Schedule]:
+    """Yield every schedule of a sweep over the modes ``free`` (in update order).
+
+    With ``fixed``, there are modes besides, whose factors never change: then one contraction, with
+    those alone, can serve a whole sweep.
+    """
     n = len(free)
     yield Schedule("mode_by_mode", tuple((mode,) for mode in free), 1)
+    if fixed and n > 1:
+        yield Schedule("tree", (tuple(free),), 1)
     for cut in range(1, n):
         if n > 2:
             yield Schedule("tree", (tuple(free[:cut]), tuple(free[cut:])), 1)
@@ -91,67 +81,3 @@ def split(run: Run, sizes: Sequence[int]) -> tuple[Run, Run]:
         key=lambda c: math.prod(sizes[m] for m in run[:c]) + math.prod(sizes[m] for m in run[c:]),
     )
     return run[:best], run[best:]
-
-
-def _run_cost(
-    run: Run, sizes: Sequence[int], rank: int, itemsize: int, machine: Machine
-) -> tuple[float, int]:
-    """Predict seconds for the updates of a run, and elements of the largest partial result kept."""
-    numel = math.prod(sizes)
-    kept = math.prod(sizes[m] for m in run) * rank
-    seconds = (
-        machine.call + 2.0 * numel * rank / machine.flops + numel * itemsize / machine.bandwidth
-    )
-    inside = set(run)
-    both_sides = min(inside) > 0 and max(inside) < len(sizes) - 1
-    if both_sides and len(inside) == max(inside) - min(inside) + 1:
-        # The first side's result passes through the cache once more.
-        before = math.prod(sizes[: min(inside)])
-        after = math.prod(sizes[max(inside) + 1 :])
-        through = numel // max(before, after) * rank
-        seconds += machine.call + through * itemsize / machine.partial_bandwidth
-    below, _ = _tree_cost(run, sizes, rank, itemsize, machine)
-    return seconds + below, kept if len(run) > 1 else 0
-
-
-def _tree_cost(
-    run: Run, sizes: Sequence[int], rank: int, itemsize: int, machine: Machine
-) -> tuple[float, int]:
-    if len(run) == 1:
-        return 0.0, 0
-    size = math.prod(sizes[m] for m in run) * rank
-    # Written once by whoever made it, read by each half.
-    seconds = size * itemsize * (1 / machine.bandwidth + 2 / machine.partial_bandwidth)
-    seconds += 2 * machine.call
-    for half in split(run, sizes):
-        seconds += _tree_cost(half, sizes, rank, itemsize, machine)[0]
-    return seconds, size
-
-
-def cost(
-    schedule: Schedule, sizes: Sequence[int], rank: int, itemsize: int, machine: Machine = CPU
-) -> tuple[float, int]:
-    """Predict seconds a sweep, and elements of the largest partial result that is kept."""
-    costs = [_run_cost(run, sizes, rank, itemsize, machine) for run in schedule.runs]
-    return sum(c for c, _ in costs) / schedule.sweeps, max(kept for _, kept in costs)
-
-
-def plan(
-    sizes: Sequence[int],
-    rank: int,
-    free: Sequence[int] | None = None,
-    itemsize: int = 4,
-    machine: Machine = CPU,
-) -> Schedule:
-    """Return the schedule with the lowest predicted time whose workspace is acceptable.
-
-    A kept partial result may take half as much as the tensor, or a few MiB; mode by mode keeps
-    none. The tensor is taken to lie in C order.
-    """
-    allowed = max(math.prod(sizes) // 2, 1 << 20)
-    candidates = []
-    for schedule in all_schedules(range(len(sizes)) if free is None else free):
-        seconds, kept = cost(schedule, sizes, rank, itemsize, machine)
-        if kept <= allowed or schedule.name == "mode_by_mode":
-            candidates.append((seconds, schedule))
-    return min(candidates, key=lambda pair: pair[0])[1]

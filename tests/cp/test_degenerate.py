@@ -31,7 +31,7 @@ DIVERGE = r"omponents {} and {} diverge against each other \(cosine -0\.\d+\)"
 @pytest.mark.parametrize("shape", [(2, 2, 2), (10, 12, 9), (4, 5, 6, 3)], ids=str)
 @pytest.mark.parametrize("sweeps", [100, 127, 128, 150, 256, 700])
 @pytest.mark.parametrize("init", ["random", "svd"])
-def test_border_rank_at_every_length_of_run(shape, sweeps, init):
+def test_border_rank_at_several_lengths_of_run(shape, sweeps, init):
     for seed in range(2):
         model = tf.cp_als(border(shape, seed), 2, init=init, seed=seed, n_iter_max=sweeps, tol=0)
         info = model.info

@@ -9,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tensorfast import baseline
 from tensorfast.cp.als import als
 from tensorfast.cp.operand import DenseOperand
-from tensorfast.cp.schedule import CPU, Machine, all_schedules, cost, plan, split
+from tensorfast.cp.plan import CPU, Machine, cost, plan
+from tensorfast.cp.schedule import all_schedules, split
 from tensorfast.cp.update import LeastSquares
 from tensorfast.testing import planted
 
@@ -75,21 +77,65 @@ def test_the_tensor_is_read_as_often_as_the_schedule_says(shape):
         assert operand.reads == 2 * len(schedule.runs)
 
 
-@given(sizes, st.integers(1, 200), st.sampled_from([4, 8]))
-def test_a_plan_keeps_to_its_workspace(shape, rank, itemsize):
-    chosen = plan(shape, rank, itemsize=itemsize)
-    kept = [math.prod(shape[m] for m in run) * rank if len(run) > 1 else 0 for run in chosen.runs]
-    assert cost(chosen, shape, rank, itemsize)[1] == max(kept)
-    assert max(kept) <= max(math.prod(shape) / 2, 2**20)
+def largest_partial(schedule, shape, rank, axes):
+    """Elements of the largest result of a contraction, all done for real on a tensor of ones."""
+    seen = [0]
+
+    def note(out, modes):
+        is_mttkrp = out.ndim == 2 and len(modes) == 1
+        seen.append(0 if is_mttkrp else out.numel())
+
+    x = torch.ones([shape[m] for m in axes]).permute([axes.index(m) for m in range(len(shape))])
+    factors = [torch.ones(n, rank) for n in shape]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("contract_data", "contract_partial", "contract_sides"):
+            plain = getattr(baseline, name)
+
+            def noting(*args, plain=plain, **kwargs):
+                out = plain(*args, **kwargs)
+                note(out, out.shape[:-1])
+                return out
+
+            patch.setattr(baseline, name, noting)
+        operand = DenseOperand(x)
+        for run in schedule.runs:
+            list(operand.mttkrps(run, factors))
+    return max(seen)
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 6), (5, 3, 6, 4), (2, 3, 4, 3, 2)], ids=str)
+def test_workspace_is_what_the_contractions_make(shape):
+    """Whatever the order of the modes in memory."""
+    for axes in itertools.islice(itertools.permutations(range(len(shape))), 0, None, 5):
+        for schedule in all_schedules(range(len(shape))):
+            predicted = cost(schedule, shape, 2, 4, axes=axes)[1]
+            assert predicted == largest_partial(schedule, shape, 2, axes), (axes, schedule)
+
+
+@given(sizes, st.integers(1, 200), st.sampled_from([4, 8]), st.randoms())
+def test_a_plan_keeps_to_its_workspace(shape, rank, itemsize, random):
+    axes = tuple(random.sample(range(len(shape)), len(shape)))
+    chosen = plan(shape, rank, itemsize=itemsize, axes=axes)
+    needs = [cost(s, shape, rank, itemsize, axes=axes)[1] for s in all_schedules(range(len(shape)))]
+    allowed = max(math.prod(shape) // 2, 2**20)
+    assert cost(chosen, shape, rank, itemsize, axes=axes)[1] <= max(allowed, min(needs))
 
 
 @given(sizes, st.integers(1, 64))
 def test_a_plan_is_the_cheapest_that_fits(shape, rank):
     chosen = plan(shape, rank)
-    allowed = max(math.prod(shape) / 2, 2**20)
+    allowed = max(math.prod(shape) // 2, 2**20)
     costs = [cost(s, shape, rank, 4) for s in all_schedules(range(len(shape)))]
     cheapest = min(seconds for seconds, kept in costs if kept <= allowed)
     assert cost(chosen, shape, rank, 4)[0] == cheapest
+
+
+@pytest.mark.parametrize("free", [(0, 1), (1, 2), (0, 2), (0, 1, 3), (0, 2, 3)], ids=ids)
+def test_fixed_modes_let_one_read_serve_a_sweep(free):
+    schedules = list(all_schedules(free, fixed=True))
+    assert min(s.reads for s in schedules) == 1
+    assert {s for s in schedules if s.reads != 1} <= set(all_schedules(free))
+    assert plan((200, 150, 100, 50)[: max(3, max(free) + 1)], 8, free).reads == 1
 
 
 def test_a_rank_too_large_for_any_workspace_goes_mode_by_mode():
