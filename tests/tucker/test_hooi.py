@@ -228,3 +228,21 @@ def test_a_callback_that_writes_into_its_factors_changes_nothing():
     plain = tf.hooi(x.numpy(), 2, seed=0, n_iter_max=2)
     for a, b in zip(kept.factors, plain.factors, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_update_is_as_good_as_one_by_singular_vectors(seed):
+    """From the third sweep on; with one Krylov step instead of two it is up to 6e-4 behind."""
+    x, _ = planted((60, 50, 40), 5, noise=1.0, seed=seed)
+    g = torch.Generator().manual_seed(seed + 9)
+    factors = [torch.linalg.qr(torch.randn(n, 5, dtype=x.dtype, generator=g)).Q for n in x.shape]
+    start = (torch.zeros(5, 5, 5, dtype=x.dtype), [f.clone() for f in factors])
+    errors = tf.hooi(x, 5, init=start, n_iter_max=5, tol=0).info.rel_errors
+    for sweep in range(5):
+        for n in range(3):
+            projected = tf.multi_ttm(x, factors, skip=n, transpose=True)
+            u = torch.linalg.svd(tf.unfold(projected, n), full_matrices=False).U
+            factors[n] = u[:, :5]
+        core = tf.multi_ttm(x, factors, transpose=True)
+        best = float((1 - (core.norm() / x.norm()) ** 2).sqrt())
+        assert sweep < 2 or errors[sweep] <= best * (1 + 1e-5)
