@@ -12,6 +12,7 @@ import torch
 from .precision import PRECISIONS, STORAGE_DTYPES
 
 __all__ = [
+    "callback",
     "cp_rank",
     "factors",
     "finite",
@@ -23,6 +24,7 @@ __all__ = [
     "one_device",
     "only",
     "precision",
+    "seed",
     "storage",
     "tucker_rank",
     "whole_number",
@@ -97,6 +99,15 @@ def _listed(values: Any) -> Any:
     return values.tolist() if hasattr(values, "tolist") else values
 
 
+def callback(op: str, value: Any) -> None:
+    """Check a ``callback`` argument."""
+    if value is not None and not callable(value):
+        raise TypeError(
+            f"{op}: callback is {value!r} ({type(value).__name__}); expected a function of sweep, "
+            "error and factors, or None"
+        )
+
+
 def storage(op: str, name: str, dtype: torch.dtype) -> None:
     """Raise a ``TypeError`` that names the supported types."""
     if dtype not in STORAGE_DTYPES:
@@ -120,6 +131,14 @@ def modes_at_least(op: str, x: torch.Tensor, least: int) -> None:
         )
 
 
+def seed(op: str, value: Any) -> None:
+    """Check a ``seed`` argument: None, a generator, or an integer that can seed one."""
+    if value is None or isinstance(value, torch.Generator):
+        return
+    if whole_number(op, "seed", value, 0) >= 2**64:
+        raise ValueError(f"{op}: seed is {value}; expected at most 2**64 - 1")
+
+
 def nonempty(op: str, x: torch.Tensor, name: str = "x") -> None:
     """Refuse a tensor with a mode of length 0."""
     for n, size in enumerate(x.shape):
@@ -135,8 +154,8 @@ def finite(op: str, x: torch.Tensor, name: str = "x", remedy: str = "fill or dro
     bad = ~torch.isfinite(x)
     count = int(bad.sum())
     if count:
-        flat = int(bad.reshape(-1).to(torch.uint8).argmax())
-        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), x.shape))
+        first = bad.reshape(-1).to(torch.uint8).argmax()
+        index = tuple(int(i) for i in torch.unravel_index(first, x.shape))
         raise ValueError(
             f"{op}: {name} has {count} non-finite values of {x.numel()}, the first at {index} "
             f"({x[index].item()}); expected finite values; {remedy}"
@@ -162,7 +181,8 @@ def tucker_rank(op: str, rank: Any, shape: Sequence[int]) -> tuple[int, ...]:
         ratio = float(rank)
         if not 0.0 < ratio <= 1.0:
             raise ValueError(f"{op}: rank is {rank}; expected a ratio in (0, 1], or integers")
-        return tuple(max(1, math.ceil(ratio * size)) for size in shape)
+        # 0.07 * 100 is 7 and a rounding error, which is not to make it 8.
+        return tuple(max(1, math.ceil(ratio * size - 1e-9 * size)) for size in shape)
     if isinstance(rank, Integral) and not isinstance(rank, bool):
         ranks: Sequence[Any] = [rank] * len(shape)
     elif isinstance(rank, Sequence) and not isinstance(rank, str):

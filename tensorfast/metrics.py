@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline
-from .precision import matmul_precision, solve_dtype
-from .reconstruct import bring_cp, bring_tucker, cp_residual_norm, tucker_residual_norm
+from .precision import common_dtype, matmul_precision, solve_dtype
+from .reconstruct import (
+    bring_cp,
+    bring_tucker,
+    cp_residual_norm,
+    full_products,
+    named,
+    norm,
+    tucker_residual_norm,
+)
 
 __all__ = ["congruence", "core_consistency", "factor_match_score", "relative_error"]
 
@@ -32,12 +41,13 @@ def relative_error(x: Any, decomposition: Any) -> float:
     Raises
     ------
     ValueError, TypeError
-        If the model does not describe a tensor of ``x``'s shape.
+        If the model does not describe a tensor of ``x``'s shape on ``x``'s device, or either is
+        not finite.
 
     Notes
     -----
-    Computed in double precision, slab by slab: a few MiB and the Khatri-Rao products of
-    half the modes; the model is never formed whole.
+    Computed in double precision at any scale, slab by slab: a few MiB and the Khatri-Rao products
+    of half the modes; the model is never formed whole.
 
     Examples
     --------
@@ -55,22 +65,41 @@ def relative_error(x: Any, decomposition: Any) -> float:
         if _is_cp(op, decomposition):
             weights, factors = bring_cp(op, decomposition)
             _check.factors(op, factors, tensor.shape)
-            wide = [f.to(solve_dtype(f.dtype)) for f in factors]
-            if weights is not None:
-                wide[0] = wide[0] * weights
+            model = named(factors, weights=weights)
+            _check.one_device(op, {"x": tensor, **model})
+            wide = _wide(weights, factors, solve_dtype(factors[0].dtype))
             order = baseline.by_stride(tensor)
-            norm = cp_residual_norm(tensor.permute(order), [wide[n] for n in order], double=True)
+            gap = cp_residual_norm(tensor.permute(order), [wide[n] for n in order], double=True)
         else:
             core, factors = bring_tucker(op, decomposition)
+            model = named(factors, core=core)
+            _check.one_device(op, {"x": tensor, **model})
             shape = tuple(f.shape[0] for f in factors)
             if shape != tuple(tensor.shape):
                 raise ValueError(
                     f"{op}: the model has shape {shape} but x has shape {tuple(tensor.shape)}; "
                     "expected the same"
                 )
-            norm = tucker_residual_norm(tensor, core, factors, double=True)
-        scale = math.sqrt(float(baseline.sum_of_squares(tensor)))
-    return norm / (scale if scale > 0 else 1.0)
+            gap = tucker_residual_norm(tensor, core, factors, double=True)
+        length = norm(tensor)
+        error = gap / (length if length > 0 else 1.0)
+        if not math.isfinite(error):
+            _all_finite(op, {"x": tensor, **model})
+    return error
+
+
+def _wide(weights: Tensor | None, factors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Factors in double precision, the weights in the first."""
+    wide = [f.to(dtype) for f in factors]
+    if weights is not None:
+        wide[0] = wide[0] * weights
+    return wide
+
+
+def _all_finite(op: str, tensors: Mapping[str, Tensor | None]) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            _check.finite(op, tensor, name)
 
 
 def _is_cp(op: str, decomposition: Any) -> bool:
@@ -81,7 +110,7 @@ def _is_cp(op: str, decomposition: Any) -> bool:
             f"{op}: got {type(decomposition).__name__}; expected a CPTensor, a TuckerTensor "
             "or a pair"
         ) from None
-    return first is None or getattr(first, "ndim", 1) == 1
+    return first is None or arrays.as_tensor(op, "weights or core", first).ndim == 1
 
 
 def congruence(a: Any, b: Any) -> Any:
@@ -102,7 +131,7 @@ def congruence(a: Any, b: Any) -> Any:
     Raises
     ------
     ValueError, TypeError
-        If the models are of different shapes.
+        If the models are of different shapes, empty, or on different devices.
 
     References
     ----------
@@ -120,33 +149,41 @@ def congruence(a: Any, b: Any) -> Any:
 
 
 def _compare(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the cosines between components, and the lengths of each model's components."""
+    """Return the cosines between components, and log2 of the lengths of each model's components."""
     (weights_a, factors_a), (weights_b, factors_b) = bring_cp(op, a), bring_cp(op, b)
     shapes = [tuple(f.shape[0] for f in factors) for factors in (factors_a, factors_b)]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"{op}: the models have shapes {shapes[0]} and {shapes[1]}; expected one shape"
         )
+    for n, f in enumerate(factors_a):
+        _check.nonempty(op, f, f"factors[{n}]")
+    _check.one_device(op, {"the first model": factors_a[0], "the second": factors_b[0]})
     units_a, lengths_a = _unit_components(weights_a, factors_a)
     units_b, lengths_b = _unit_components(weights_b, factors_b)
-    dtype = torch.promote_types(units_a[0].dtype, units_b[0].dtype)
-    device = units_a[0].device
-    cosines = torch.ones(len(lengths_a), len(lengths_b), dtype=dtype, device=device)
-    for f, g in zip(units_a, units_b, strict=True):
-        cosines = cosines * (f.mH.to(dtype) @ g.to(device, dtype))
-    return cosines, lengths_a, lengths_b
+    dtype = common_dtype(units_a[0], units_b[0])
+    with full_products(factors_a[0].device):
+        products = [f.mH.to(dtype) @ g.to(dtype) for f, g in zip(units_a, units_b, strict=True)]
+    return torch.stack(products).prod(0), lengths_a, lengths_b
 
 
 def _unit_components(weights: Tensor | None, factors: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Columns of length 1 with the weight's sign in the first, and the components' lengths."""
-    wide = [f.to(solve_dtype(f.dtype)) for f in factors]
-    if weights is not None:
-        wide[0] = wide[0] * weights
-    lengths = [torch.linalg.vector_norm(f, dim=0) for f in wide]
-    units = [
-        f / torch.where(n > 0, n, torch.ones_like(n)) for f, n in zip(wide, lengths, strict=True)
-    ]
-    return units, torch.stack(lengths).prod(0)
+    """Columns of length 1, the weights as a factor of one row, and log2 of the components' lengths.
+
+    What vanishes stays zero; its length, which then does not matter, counts as 1.
+    """
+    row = torch.ones_like(factors[0][:1]) if weights is None else weights[None]
+    wide = [f.to(solve_dtype(f.dtype)) for f in (row, *factors)]
+    # By the largest entries first, so that no square over- or underflows.
+    largest = [_or_one(f.detach().abs().amax(0)) for f in wide]
+    wide = [f / n for f, n in zip(wide, largest, strict=True)]
+    lengths = [_or_one(torch.linalg.vector_norm(f, dim=0)) for f in wide]
+    units = [f / n for f, n in zip(wide, lengths, strict=True)]
+    return units, torch.stack(largest + lengths).log2().sum(0)
+
+
+def _or_one(lengths: Tensor) -> Tensor:
+    return torch.where(lengths > 0, lengths, torch.ones_like(lengths))
 
 
 def factor_match_score(a: Any, b: Any, *, weight_penalty: bool = True) -> float:
@@ -171,7 +208,7 @@ def factor_match_score(a: Any, b: Any, *, weight_penalty: bool = True) -> float:
     Raises
     ------
     ValueError, TypeError
-        If the models are of different shapes.
+        If the models are of different shapes, empty, on different devices, or not finite.
 
     Notes
     -----
@@ -192,12 +229,16 @@ def factor_match_score(a: Any, b: Any, *, weight_penalty: bool = True) -> float:
     """
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-    cosines, lengths_a, lengths_b = _compare("factor_match_score", a, b)
-    score = cosines.abs()
+    op = "factor_match_score"
+    cosines, lengths_a, lengths_b = _compare(op, a, b)
+    score = cosines.abs().clamp(max=1.0)
     if weight_penalty:
-        gap = (lengths_a[:, None] - lengths_b).abs()
-        largest = torch.maximum(lengths_a[:, None], lengths_b)
-        score = score * (1 - gap / torch.where(largest > 0, largest, torch.ones_like(largest)))
+        # 1 - |l - m| / max(l, m) is the shorter over the longer.
+        score = score * torch.exp2(-(lengths_a[:, None] - lengths_b).abs())
+    if not score.isfinite().all():
+        for model in (a, b):
+            weights, factors = bring_cp(op, model)
+            _all_finite(op, named(factors, weights=weights))
     table = score.detach().cpu().numpy()
     rows, columns = linear_sum_assignment(-table)
     return float(table[rows, columns].sum() / max(table.shape))
@@ -224,12 +265,13 @@ def core_consistency(x: Any, cp: Any) -> float:
     Raises
     ------
     ValueError, TypeError
-        If the model does not describe a tensor of ``x``'s shape.
+        If the model does not describe a tensor of ``x``'s shape on ``x``'s device, or either is
+        not finite.
 
     Notes
     -----
-    One chain of n-mode products, 2 R prod(I_n) flops, in double precision beyond the
-    first; core of R^N.
+    One chain of n-mode products in double precision, the first and longest of 2 R prod(I_n) flops;
+    core of R^N.
 
     References
     ----------
@@ -251,9 +293,11 @@ def core_consistency(x: Any, cp: Any) -> float:
     with torch.no_grad(), matmul_precision("ieee", tensor.device):
         weights, factors = bring_cp(op, cp)
         rank = _check.factors(op, factors, tensor.shape)
-        wide = [f.to(solve_dtype(tensor.dtype)) for f in factors]
-        if weights is not None:
-            wide[0] = wide[0] * weights
+        model = named(factors, weights=weights)
+        _check.one_device(op, {"x": tensor, **model})
+        # LAPACK fails on anything else.
+        _all_finite(op, model)
+        wide = _wide(weights, factors, solve_dtype(common_dtype(tensor, *factors)))
         order = sorted(range(tensor.ndim), key=lambda n: rank / tensor.shape[n])
         core = tensor
         for n in order:
@@ -261,5 +305,7 @@ def core_consistency(x: Any, cp: Any) -> float:
         superdiagonal = torch.zeros_like(core)
         diagonal = torch.arange(rank, device=core.device)
         superdiagonal[(diagonal,) * tensor.ndim] = 1.0
-        miss = float(torch.linalg.vector_norm(core - superdiagonal)) ** 2
+        miss = float(baseline.sum_of_squares(core - superdiagonal))
+        if not math.isfinite(miss):
+            _check.finite(op, tensor)
     return 100.0 * (1.0 - miss / rank)

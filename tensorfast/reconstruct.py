@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline
-from .precision import common_dtype, solve_dtype
+from .precision import common_dtype, matmul_precision, solve_dtype
 
 __all__ = ["cp_residual_norm", "cp_to_tensor", "tucker_residual_norm", "tucker_to_tensor"]
 
@@ -47,11 +48,10 @@ def cp_to_tensor(cp: Any) -> Any:
     weights, given = bring_cp(op, cp)
     shape = [f.shape[0] for f in given]
     cut = middle(shape)
-    left = baseline.khatri_rao(given[:cut], weights)
-    right = (
-        baseline.khatri_rao(given[cut:]) if cut < len(given) else left.new_ones(1, left.shape[1])
-    )
-    return arrays.in_kind((left @ right.t()).reshape(shape), cp[1][0])
+    left, right = _two_sides(given, cut, weights)
+    with full_products(left.device):
+        full = left @ right.t()
+    return arrays.in_kind(full.reshape(shape), cp[1][0])
 
 
 def tucker_to_tensor(tucker: Any) -> Any:
@@ -82,7 +82,21 @@ def tucker_to_tensor(tucker: Any) -> Any:
     (3, 4)
     """
     core, factors = bring_tucker("tucker_to_tensor", tucker)
-    return arrays.in_kind(expand(core, dict(enumerate(factors))), tucker[0])
+    with full_products(core.device):
+        full = expand(core, dict(enumerate(factors)))
+    return arrays.in_kind(full, tucker[0])
+
+
+def full_products(device: torch.device) -> AbstractContextManager[Any]:
+    """Hold matrix products to full precision; in a graph that is compiled, to torch's setting.
+
+    The setting is the process's and not the graph's; autocast is off either way.
+    """
+    if not torch.compiler.is_compiling():
+        return matmul_precision("ieee", device)
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def bring_cp(op: str, cp: Any) -> tuple[Tensor | None, list[Tensor]]:
@@ -96,10 +110,12 @@ def bring_cp(op: str, cp: Any) -> tuple[Tensor | None, list[Tensor]]:
     matrices = arrays.as_tensors(op, "factors", factors)
     rank = _check.factors(op, matrices)
     if weights is None:
+        _check.one_device(op, named(matrices))
         return None, _common(matrices)
     w = arrays.as_tensor(op, "weights", weights)
     if tuple(w.shape) != (rank,):
         raise ValueError(f"{op}: weights has shape {tuple(w.shape)}; expected ({rank},)")
+    _check.one_device(op, named(matrices, weights=w))
     *matrices, w = _common([*matrices, w])
     return w, matrices
 
@@ -125,8 +141,14 @@ def bring_tucker(op: str, tucker: Any) -> tuple[Tensor, list[Tensor]]:
                 f"{op}: factors[{n}] has shape {tuple(matrix.shape)} but core.shape[{n}] is "
                 f"{core.shape[n]}; expected (I_{n}, {core.shape[n]})"
             )
+    _check.one_device(op, named(matrices, core=core))
     core, *matrices = _common([core, *matrices])
     return core, matrices
+
+
+def named(factors: Sequence[Tensor], **others: Tensor | None) -> dict[str, Tensor | None]:
+    """Return the parts of a model under the names that errors call them by."""
+    return {f"factors[{n}]": factor for n, factor in enumerate(factors)} | others
 
 
 def _common(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -140,9 +162,11 @@ def middle(shape: Sequence[int]) -> int:
     return min(cuts, key=lambda c: math.prod(shape[:c]) + math.prod(shape[c:]), default=len(shape))
 
 
-def _two_sides(factors: Sequence[Tensor], cut: int) -> tuple[Tensor, Tensor]:
+def _two_sides(
+    factors: Sequence[Tensor], cut: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Khatri-Rao products of the factors before and from ``cut``, a row of ones for none."""
-    left = baseline.khatri_rao(factors[:cut])
+    left = baseline.khatri_rao(factors[:cut], weights)
     ones = left.new_ones(1, left.shape[1])
     return left, baseline.khatri_rao(factors[cut:]) if cut < len(factors) else ones
 
@@ -167,8 +191,10 @@ def cp_residual_norm(x: Tensor, factors: Sequence[Tensor], double: bool = False)
     total = 0.0
     for start, block in _row_blocks(x, cut):
         part = rows[start : start + block.shape[0]]
-        total += _squares(torch.addmm(block.to(dtype), part, columns.t(), alpha=-1))
-    return math.sqrt(total)
+        total = math.hypot(
+            total, _length(torch.addmm(block.to(dtype), part, columns.t(), alpha=-1))
+        )
+    return total
 
 
 def _row_blocks(x: Tensor, cut: int) -> Iterator[tuple[int, Tensor]]:
@@ -197,9 +223,28 @@ def tucker_residual_norm(
     for lo, hi in baseline.slabs(x):
         # The slab's own rows first: what follows is never larger than the slab.
         model = expand(baseline.ttm(core, ordered[0][lo:hi], 0), others)
-        total += _squares(x[lo:hi].to(dtype) - model)
-    return math.sqrt(total)
+        total = math.hypot(total, _length(x[lo:hi].to(dtype) - model))
+    return total
 
 
-def _squares(residual: Tensor) -> float:
-    return float(torch.linalg.vector_norm(residual, dtype=solve_dtype(residual.dtype))) ** 2
+def norm(x: Tensor) -> float:
+    """``||x||`` in double precision, slab by slab: of anything whose norm is representable."""
+    return _unless_extreme(math.sqrt(float(baseline.sum_of_squares(x))), x)
+
+
+def _length(residual: Tensor) -> float:
+    length = torch.linalg.vector_norm(residual, dtype=solve_dtype(residual.dtype))
+    return _unless_extreme(float(length), residual)
+
+
+def _unless_extreme(length: float, x: Tensor) -> float:
+    """Return ``length``, that of ``x``, or compute it anew where squares over- or underflowed."""
+    if 1e-140 < length < math.inf:
+        return length
+    if x.is_complex():
+        x = torch.view_as_real(x)
+    largest = torch.linalg.vector_norm(x, math.inf)
+    if not 0 < float(largest) < math.inf:
+        return float(largest)
+    parts = (torch.linalg.vector_norm(x[lo:hi] / largest) for lo, hi in baseline.slabs(x))
+    return float(largest) * math.hypot(*map(float, parts))

@@ -18,7 +18,7 @@ class ConvergenceInfo:
     n_iter : int
         Sweeps that ran.
     rel_errors : tuple of float
-        ``||X - M|| / ||X||`` after each sweep (0-d denominators count as 1).
+        ``||X - M|| / ||X||`` after each sweep; ``||M||`` where ``X`` is zero.
     fit : float
         ``1 - rel_errors[-1]``.
     converged : bool

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline
-from .precision import compute_dtype, matmul_precision, solve_dtype
+from .precision import compute_dtype, matmul_precision, safe_scale, solve_dtype
 
 __all__ = [
     "generator",
@@ -33,6 +33,7 @@ GRAM_UP_TO = 512
 
 def generator(op: str, seed: int | torch.Generator | None, device: torch.device) -> torch.Generator:
     """Return a generator on ``device`` for a ``seed`` argument; None draws a fresh seed."""
+    _check.seed(op, seed)
     if isinstance(seed, torch.Generator):
         if seed.device.type != device.type:
             raise ValueError(
@@ -44,7 +45,7 @@ def generator(op: str, seed: int | torch.Generator | None, device: torch.device)
     if seed is None:
         made.seed()
     else:
-        made.manual_seed(_check.whole_number(op, "seed", seed, 0))
+        made.manual_seed(int(seed))
     return made
 
 
@@ -80,13 +81,19 @@ def leading_projection(
 ) -> tuple[Tensor, Tensor | None]:
     """Approximate the ``rank <= I_n`` leading left singular vectors of an unfolding, and project.
 
-    A sketch ``Y = unfold(x, n) @ khatri_rao(random)`` (an MTTKRP, so that the test matrix is never
-    formed), then one step of subspace iteration through ``x`` and Rayleigh-Ritz on it. Four reads
-    of ``x``, 8 (rank + 8) numel(x) flops; workspace (rank + 8) / I_n of ``x``. The second result is
-    ``x`` times the adjoint basis in ``mode``, which comes with it unless the basis is exact.
+    A sketch ``Y = unfold(x, n) @ khatri_rao(random)``, then one step of subspace iteration through
+    ``x`` and Rayleigh-Ritz on it. The sketch is an MTTKRP, which forms the test matrix whole,
+    (rank + 8) / I_n of ``x``, only where the mode is first or last in memory. Four reads of ``x``,
+    8 (rank + 8) numel(x) flops; workspace 2 (rank + 8) / I_n of ``x`` and blocks of a few MiB. The
+    second result is ``x`` times the adjoint basis in ``mode``, which comes with it unless the basis
+    is exact.
     """
     columns = rank + OVERSAMPLE
     dtype = compute_dtype(x.dtype)
+    if x.ndim == 1:
+        # The unfolding is one column: what stands beside it in the basis is arbitrary.
+        beside = gaussian(x.shape[0], rank - 1, dtype, x.device, rng)
+        return orthonormal(torch.cat([x.to(dtype)[:, None], beside], 1)), None
     if columns >= x.shape[mode]:
         values, vectors = torch.linalg.eigh(baseline.gram(x, mode, solve_dtype(x.dtype)))
         return vectors[:, values.numel() - rank :].flip(1).to(dtype), None
@@ -138,7 +145,8 @@ def truncated_svd(
     Raises
     ------
     ValueError, TypeError
-        If ``a`` is not a non-empty matrix of finite values, or ``rank`` or ``method`` do not fit.
+        If ``a`` is not a non-empty matrix of finite values, or ``rank``, ``method`` or ``seed`` do
+        not fit.
 
     Notes
     -----
@@ -165,18 +173,25 @@ def truncated_svd(
     if method not in METHODS:
         raise ValueError(f"{op}: method is {method!r}; expected one of {METHODS}")
     k = min(_check.whole_number(op, "rank", rank, 1), *matrix.shape)
+    rng = generator(op, seed, matrix.device)
     with torch.no_grad(), matmul_precision("ieee", matrix.device):
-        _check.finite(op, matrix, "a")
+        squared = float(baseline.sum_of_squares(matrix))
+        # The norm is finite exactly if every entry is, overflow in float64 apart.
+        if not math.isfinite(squared):
+            _check.finite(op, matrix, "a")
+        scale = safe_scale(matrix, squared)
         matrix = matrix.to(compute_dtype(matrix.dtype))
+        if scale != 1.0:
+            matrix = matrix / scale
         chosen = _automatic(matrix, k) if method == "auto" else method
         if chosen == "full":
             triplet = _full(matrix, k)
         elif chosen == "gram":
             triplet = _by_gram(matrix, k)
         else:
-            triplet = _randomized(matrix, k, generator(op, seed, matrix.device))
+            triplet = _randomized(matrix, k, rng)
         u, s, vh = _signed(*triplet)
-    return arrays.in_kind(u, a), arrays.in_kind(s, a), arrays.in_kind(vh, a)
+    return arrays.in_kind(u, a), arrays.in_kind(s * scale, a), arrays.in_kind(vh, a)
 
 
 def _automatic(a: Tensor, rank: int) -> str:

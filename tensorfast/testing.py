@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import reference
+from . import arrays, reference
 from .precision import compute_dtype, solve_dtype, unit_roundoff
 
 __all__ = ["PROBLEMS", "Problem", "assert_close", "planted", "poisoned_memory", "random_cp"]
@@ -235,7 +235,7 @@ def assert_close(
         ...
     AssertionError: 2 of 2 entries are wrong; the worst is [0]: ...
     """
-    result, want = _tensor(actual), _tensor(expected)
+    result, want = _tensor("actual", actual), _tensor("expected", expected)
     if result.shape != want.shape:
         raise AssertionError(f"shape {tuple(result.shape)}; expected {tuple(want.shape)}")
     if result.numel() == 0:
@@ -246,7 +246,7 @@ def assert_close(
     solve = torch.promote_types(solve_dtype(result.dtype), solve_dtype(want.dtype))
     got, want = result.detach().to("cpu", solve), want.detach().to("cpu", solve)
     error = (got - want).abs()
-    bound = _tensor(scale).detach().to("cpu", torch.float64).expand(error.shape)
+    bound = _tensor("scale", scale).detach().to("cpu", torch.float64).expand(error.shape)
     tolerance = rounding * bound
     if result.dtype != compute_dtype(result.dtype):
         limits = torch.finfo(result.dtype)
@@ -258,8 +258,8 @@ def assert_close(
         return
     # What is not a number, or is above a tolerance of zero, is as wrong as can be.
     excess = torch.nan_to_num(error / tolerance, nan=math.inf).masked_fill(~wrong, 0.0)
-    worst = int(excess.argmax())
-    index = [int(i) for i in torch.unravel_index(torch.tensor(worst), error.shape)]
+    worst = excess.argmax()
+    index = [int(i) for i in torch.unravel_index(worst, error.shape)]
     values = (a.flatten()[worst].item() for a in (got, want, error, tolerance, bound))
     has, should, off, allowed, size = values
     raise AssertionError(
@@ -269,6 +269,10 @@ def assert_close(
     )
 
 
-def _tensor(array: Any) -> Tensor:
-    # A copy, as torch warns of a view of read-only memory.
-    return array if isinstance(array, Tensor) else torch.tensor(array)
+def _tensor(name: str, array: Any) -> Tensor:
+    # A tolerance may lie beyond the range of the default float type.
+    if isinstance(array, Tensor):
+        return array
+    if isinstance(array, int | float):
+        return torch.tensor(array, dtype=torch.float64, device="cpu")
+    return arrays.as_tensor("assert_close", name, array)

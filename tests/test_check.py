@@ -59,6 +59,14 @@ def test_tucker_ranks_are_one_a_mode_and_at_most_its_length(rank, expected):
     assert _check.tucker_rank("op", rank, (4, 5, 2)) == expected
 
 
+@pytest.mark.parametrize(
+    ("ratio", "size", "expected"),
+    [(0.07, 100, 7), (0.28, 25, 7), (0.14, 50, 7), (np.float32(0.07), 100, 7), (0.071, 100, 8)],
+)
+def test_a_ratio_that_gives_a_whole_rank_is_not_rounded_past_it(ratio, size, expected):
+    assert _check.tucker_rank("op", ratio, (size,)) == (expected,)
+
+
 def test_what_is_right_passes():
     x = torch.ones(2, 3)
     _check.finite("op", x)
@@ -69,6 +77,8 @@ def test_what_is_right_passes():
     _check.one_device("op", {"x": x, "y": None, "z": x})
     _check.only("op", "n_init", 1, 1)
     _check.only("op", "batch_dims", 0, 0)
+    for value in (None, 0, np.int64(3), 2**64 - 1, torch.Generator()):
+        _check.seed("op", value)
     for value in ("ieee", "tf32", "bf16", None):
         _check.precision("op", value)
     assert _check.factors("op", [x, torch.ones(5, 3)]) == 3
@@ -87,6 +97,14 @@ def test_the_first_non_finite_value_is_named_and_all_are_counted(value, dtype):
     for laid in (x, x.permute(2, 1, 0).contiguous().permute(2, 1, 0)):
         with pytest.raises(ValueError, match=re.escape(message)):
             _check.finite("op", laid)
+
+
+def test_non_finite_values_are_named_whatever_the_default_device():
+    x = torch.ones(3, 4)
+    x[2, 1] = NAN
+    message = r"op: x has 1 non-finite values of 12, the first at \(2, 1\)"
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        _check.finite("op", x)
 
 
 def test_a_complex_number_is_finite_only_if_both_its_parts_are():
@@ -209,6 +227,21 @@ ERRORS = {
         lambda: _check.precision("op", "fp16"),
         ValueError,
         "op: precision is 'fp16'; expected one of ('ieee', 'tf32', 'bf16') or None",
+    ),
+    "seed text": (
+        lambda: _check.seed("op", "abc"),
+        TypeError,
+        "op: seed is 'abc' (str); expected an integer",
+    ),
+    "seed negative": (
+        lambda: _check.seed("op", -1),
+        ValueError,
+        "op: seed is -1; expected at least 0",
+    ),
+    "seed large": (
+        lambda: _check.seed("op", 2**64),
+        ValueError,
+        "op: seed is 18446744073709551616; expected at most 2**64 - 1",
     ),
     "modes_at_least": (
         lambda: _check.modes_at_least("op", torch.ones(3), 2),

@@ -1,6 +1,7 @@
 """Match scores, congruences and core consistency, against formulas written out."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pyttb
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensorfast as tf
 from tensorfast import reference
@@ -30,7 +32,7 @@ def shuffled(model, seed: int):
 @given(st.integers(1, 6), st.integers(0, 10**6), st.integers(2, 4))
 def test_a_match_ignores_order_scale_and_signs_in_pairs(rank, seed, ndim):
     model = random_cp((6, 7, 5, 8)[:ndim], rank, seed=seed)
-    assert tf.factor_match_score(model, shuffled(model, seed)) == pytest.approx(1, abs=1e-12)
+    assert 1 - 1e-12 < tf.factor_match_score(model, shuffled(model, seed)) <= 1
     assert tf.factor_match_score(shuffled(model, seed), model) == pytest.approx(1, abs=1e-12)
 
 
@@ -110,6 +112,38 @@ def test_congruence():
     torch.testing.assert_close(tf.congruence(a, a), expected)
 
 
+@pytest.mark.parametrize("scale", [1e160, 1e-170])
+def test_a_match_at_any_scale(scale):
+    """The lengths themselves may be beyond what a number can hold."""
+    weights, factors = random_cp((6, 7, 5), 4)
+    twice = 2 * scale * weights, factors
+    for model in (
+        (scale * weights, factors),
+        (weights, [factors[0] * scale, *factors[1:]]),
+        (weights, [factors[0] * scale**-1, factors[1] * scale, factors[2] * scale]),
+    ):
+        assert tf.factor_match_score(model, model) == pytest.approx(1, abs=1e-12)
+        assert tf.factor_match_score(model, twice) == pytest.approx(0.5, abs=1e-10)
+        torch.testing.assert_close(tf.congruence(model, twice), tf.congruence(twice, twice))
+    beyond = weights, [scale * f for f in factors]
+    assert tf.factor_match_score(beyond, beyond) == pytest.approx(1, abs=1e-12)
+    assert tf.factor_match_score(beyond, (2 * weights, beyond[1])) == pytest.approx(0.5)
+
+
+def test_a_match_of_components_of_very_different_lengths():
+    weights = torch.tensor([1.0, 1e-200, 0.0], dtype=torch.float64)
+    model = weights, random_cp((6, 7, 5), 3)[1]
+    assert tf.factor_match_score(model, model) == pytest.approx(2 / 3)
+    assert tf.factor_match_score(model, model, weight_penalty=False) == pytest.approx(2 / 3)
+
+
+def test_congruence_is_differentiable():
+    (weights, factors), other = random_cp((4, 5), 2), random_cp((4, 5), 3, seed=1)
+    for f in (weights, *factors):
+        f.requires_grad_()
+    assert torch.autograd.gradcheck(lambda w, *f: tf.congruence((w, f), other), (weights, *factors))
+
+
 def test_congruence_answers_in_kind():
     model = (np.ones(2), [np.ones((3, 2)), np.ones((4, 2))])
     assert type(tf.congruence(model, model)) is np.ndarray
@@ -140,6 +174,23 @@ def test_core_consistency_against_the_formula(shape, rank, dtype):
     assert found == pytest.approx(expected, abs=1e-3 if dtype == torch.float32 else 1e-8)
     array = x.to(dtype).numpy()
     assert tf.core_consistency(array, (weights, factors)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_core_consistency_of_complex_factors_of_real_data():
+    """The data's type does not decide what the factors are."""
+    x, (weights, factors) = planted((7, 6, 5), 2, noise=0.3)
+    turned = [factors[0] * 1j, factors[1] * -1j, factors[2].to(torch.complex64)]
+    expected = tf.core_consistency(x, (weights, factors))
+    assert tf.core_consistency(x, (weights, turned)) == pytest.approx(expected, abs=1e-4)
+    assert tf.core_consistency(x + 0j, (weights, factors)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e-170])
+def test_core_consistency_at_any_scale(scale):
+    x, (weights, factors) = planted((7, 6, 5), 2, noise=0.3)
+    expected = tf.core_consistency(x, (weights, factors))
+    found = tf.core_consistency(scale * x, (scale * weights, factors))
+    assert found == pytest.approx(expected)
 
 
 def test_core_consistency_tells_the_rank():
@@ -188,6 +239,111 @@ def test_tucker_models_that_do_not_fit():
         ValueError, match=r"factors\[2\] has shape \(6, 2\) but core.shape\[2\] is 3"
     ):
         tf.relative_error(torch.ones(3, 4, 6), (torch.ones(2, 2, 3), factors))
+
+
+def with_one(value: float, x: torch.Tensor) -> torch.Tensor:
+    x = x.clone()
+    x[(1,) * x.ndim] = value
+    return x
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_named(name, value):
+    x = torch.ones(3, 4, 5)
+    weights = torch.ones(2)
+    for data, model, where in (
+        (with_one(value, x), (weights, ONES), r"x has 1 non-finite values of 60.* \(1, 1, 1\)"),
+        (x, (with_one(value, weights), ONES), r"weights has 1 .* of 2, the first at \(1,\)"),
+        (x, (None, [with_one(value, ONES[0]), *ONES[1:]]), r"factors\[0\] has 1 .* \(1, 1\)"),
+        (x, (None, [*ONES[:2], with_one(value, ONES[2])]), r"factors\[2\] has 1 .* \(1, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: {where}"):
+            NAMES[name](data, model)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_in_other_models_is_named(value):
+    x, core = torch.ones(3, 4, 5), torch.ones(2, 2, 2)
+    with pytest.raises(ValueError, match=r"^relative_error: core has 1 .* at \(1, 1, 1\)"):
+        tf.relative_error(x, (with_one(value, core), ONES))
+    bad = None, [ONES[0], with_one(value, ONES[1]), ONES[2]]
+    for pair in ((bad, (None, ONES)), ((None, ONES), bad)):
+        for penalty in (True, False):
+            with pytest.raises(ValueError, match=r"^factor_match_score: factors\[1\] has 1 non-f"):
+                tf.factor_match_score(*pair, weight_penalty=penalty)
+
+
+def test_models_on_different_devices():
+    here, there = (None, ONES), (None, [f.to("meta") for f in ONES])
+    x, core = torch.ones(3, 4, 5), torch.ones(2, 2, 2, device="meta")
+    for call in NAMES.values():
+        with pytest.raises(ValueError, match=r"factors\[0\] is on meta but x is on cpu"):
+            call(x, there)
+    with pytest.raises(ValueError, match=r"factors\[0\] is on meta but x is on cpu"):
+        tf.relative_error(x, (core, there[1]))
+    for call in (tf.factor_match_score, tf.congruence):
+        with pytest.raises(ValueError, match="the second is on meta but the first model is on cpu"):
+            call(here, there)
+
+
+@pytest.mark.parametrize("call", [tf.factor_match_score, tf.congruence])
+def test_empty_models(call):
+    model = None, [torch.ones(3, 2), torch.ones(0, 2)]
+    with pytest.raises(ValueError, match=rf"^{call.__name__}: factors\[1\].shape\[0\] is 0"):
+        call(model, model)
+
+
+X, MODEL = planted((7, 6, 5), 2, noise=0.3, dtype=torch.float32)
+OTHER = random_cp(X.shape, 3, dtype=torch.float32)
+TUCKER = torch.diag_embed(torch.ones(2, 2)), MODEL[1]
+CALLS = {
+    "cp_to_tensor": lambda: tf.cp_to_tensor(MODEL).tolist(),
+    "tucker_to_tensor": lambda: tf.tucker_to_tensor(TUCKER).tolist(),
+    "relative_error CP": lambda: tf.relative_error(X, MODEL),
+    "relative_error Tucker": lambda: tf.relative_error(X, TUCKER),
+    "core_consistency": lambda: tf.core_consistency(X, MODEL),
+    "congruence": lambda: tf.congruence(MODEL, OTHER).tolist(),
+    "factor_match_score": lambda: tf.factor_match_score(MODEL, OTHER),
+}
+each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+
+
+@each_call
+def test_autocast_changes_nothing(call):
+    plain = call()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert call() == plain
+
+
+class Products(TorchDispatchMode):
+    """Note the precision that torch is set to at every matrix product."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "mm" in func.name():
+            self.seen.add(torch.backends.mkldnn.matmul.fp32_precision)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def medium():
+    """Let torch compute float32 products in bfloat16 where the CPU can."""
+    setting = torch.backends.mkldnn.matmul
+    setting.fp32_precision = "bf16"
+    yield
+    setting.fp32_precision = "none"
+
+
+@each_call
+@pytest.mark.usefixtures("medium")
+def test_products_are_held_to_full_precision(call):
+    with Products() as products:
+        call()
+    assert products.seen == {"ieee"}
 
 
 @pytest.mark.parametrize("call", [tf.factor_match_score, tf.congruence])

@@ -1,5 +1,8 @@
 """Models multiplied out: against the literal formula, TensorLy, and gradients."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +11,8 @@ import tensorly as tl
 import torch
 
 import tensorfast as tf
-from tensorfast import reference
-from tensorfast.reconstruct import cp_residual_norm, middle, tucker_residual_norm
+from tensorfast import baseline, reference
+from tensorfast.reconstruct import cp_residual_norm, middle, norm, tucker_residual_norm
 from tensorfast.testing import PROBLEMS, assert_close, random_cp
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
@@ -114,6 +117,39 @@ def test_gradients(dtype):
     assert torch.autograd.gradcheck(lambda c, *f: tf.tucker_to_tensor((c, f)), (core, *matrices))
 
 
+def both_models(dtype: torch.dtype = torch.float32):
+    """Return a function of each kind of model, with its arguments."""
+    weights, factors = random_cp((5, 6, 7), 3, dtype=dtype)
+    core, matrices = tucker_model((5, 6, 7), dtype)
+    return {
+        "cp": (lambda w, *f: tf.cp_to_tensor((w, f)), (weights, *factors)),
+        "tucker": (lambda c, *f: tf.tucker_to_tensor((c, f)), (core, *matrices)),
+    }
+
+
+each_model = pytest.mark.parametrize("model", ["cp", "tucker"])
+
+
+@each_model
+def test_autocast_changes_nothing(model):
+    call, arguments = both_models()[model]
+    plain, compiled = call(*arguments), torch.compile(call, fullgraph=True, backend="eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(call(*arguments), plain)
+        torch.testing.assert_close(compiled(*arguments), plain)
+
+
+@each_model
+def test_compiled_and_mapped(model):
+    call, arguments = both_models(torch.float64)[model]
+    plain = call(*arguments)
+    torch.testing.assert_close(
+        torch.compile(call, fullgraph=True, backend="eager")(*arguments), plain
+    )
+    twice = torch.vmap(call)(*(torch.stack([a, 2 * a]) for a in arguments))
+    torch.testing.assert_close(twice[0], plain)
+
+
 @pytest.mark.parametrize("shape", [(6, 5), (5, 6, 4), (3, 4, 2, 5)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("double", [False, True])
@@ -131,6 +167,34 @@ def test_residual_norms(shape, dtype, double):
     expected = torch.linalg.vector_norm(exact_x - reference.tucker_to_tensor(exact_core, tucker))
     found = tucker_residual_norm(x, core, matrices, double=double)
     assert found == pytest.approx(float(expected), rel=100 * eps)
+
+
+@pytest.mark.parametrize("scale", [2.0**530, 2.0**-570])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("elements", [baseline.SLAB, 7])
+def test_norms_at_any_scale(scale, dtype, elements, monkeypatch):
+    """Squares over- or underflow; with a power of two for a scale, nothing else changes."""
+    monkeypatch.setattr(baseline, "slabs", functools.partial(baseline.slabs, elements=elements))
+    x = torch.randn(5, 6, 7, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    _, factors = random_cp(x.shape, 3, dtype=dtype)
+    core, matrices = tucker_model(x.shape, dtype)
+    assert norm(scale * x) / scale == pytest.approx(norm(x), rel=1e-14)
+    one, two = (
+        (
+            norm(s * x.mT),
+            cp_residual_norm(s * x, [s * factors[0], *factors[1:]], double=True),
+            tucker_residual_norm(s * x, s * core, matrices),
+        )
+        for s in (1.0, scale)
+    )
+    assert [value / scale for value in two] == pytest.approx(one, rel=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.complex64])
+def test_norms_of_nothing_and_of_what_is_not_finite(dtype):
+    for value in (0.0, math.inf, math.nan):
+        found = norm(torch.full((3, 4), value, dtype=dtype))
+        assert found == pytest.approx(value, nan_ok=True)
 
 
 def test_the_middle_makes_both_products_short():
@@ -160,8 +224,26 @@ ONES = [torch.ones(3, 2), torch.ones(4, 2)]
         ((None, ["a"]), TypeError, r"factors\[0\] is str; expected an array"),
         (("a", ONES), TypeError, "weights is str; expected an array"),
         (7, TypeError, r"got int; expected a CPTensor or \(weights, factors\)"),
+        (
+            (None, [ONES[0], ONES[1].to("meta")]),
+            ValueError,
+            r"factors\[1\] is on meta but factors\[0\] is on cpu; expected the same device",
+        ),
+        ((torch.ones(2, device="meta"), ONES), ValueError, "weights is on meta but factors"),
     ],
-    ids=["ranks", "weights", "vector", "none", "no columns", "array", "string", "name", "no pair"],
+    ids=[
+        "ranks",
+        "weights",
+        "vector",
+        "none",
+        "no columns",
+        "array",
+        "string",
+        "name",
+        "no pair",
+        "device",
+        "weights' device",
+    ],
 )
 def test_cp_models_that_do_not_fit(model, error, text):
     with pytest.raises(error, match=f"^cp_to_tensor: .*{text}"):
@@ -180,8 +262,9 @@ def test_cp_models_that_do_not_fit(model, error, text):
         ((torch.ones(2), [torch.ones(2)]), ValueError, r"factors\[0\] has shape \(2,\)"),
         ((None, ONES), TypeError, "core is NoneType; expected an array"),
         (7, TypeError, r"got int; expected a TuckerTensor or \(core, factors\)"),
+        ((torch.ones(2, 2, device="meta"), ONES), ValueError, "core is on meta but factors"),
     ],
-    ids=["modes", "ranks", "vector", "no core", "no pair"],
+    ids=["modes", "ranks", "vector", "no core", "no pair", "device"],
 )
 def test_tucker_models_that_do_not_fit(model, error, text):
     with pytest.raises(error, match=f"^tucker_to_tensor: .*{text}"):

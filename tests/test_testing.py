@@ -89,6 +89,8 @@ def test_assert_close_accepts_empty_and_numpy_and_a_scalar_scale():
     frozen = EXACT.numpy().astype(np.float32)
     frozen.flags.writeable = False
     assert_close(frozen, EXACT, 1.0, length=3)
+    back = EXACT.numpy()[::-1]
+    assert_close(back, EXACT.flip(0), np.abs(back), length=1)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,12 @@ def test_assert_close_names_the_worst_entry_and_not_the_first():
         assert_close(actual, EXACT, EXACT.abs(), length=10)
 
 
+def test_assert_close_names_the_worst_entry_whatever_the_default_device():
+    wrong = with_entry(7.0)
+    with torch.device("meta"), pytest.raises(AssertionError, match=r"the worst is \[1, 2\]: 7"):
+        assert_close(wrong, EXACT, 1.0, length=1)
+
+
 def test_assert_close_puts_what_is_not_a_number_first():
     actual = with_entry(math.nan)
     actual[0, 0] = 100.0
@@ -134,6 +142,14 @@ def test_assert_close_allows_nothing_where_the_scale_is_zero():
     assert_close(zero, zero, zero, length=100)
     with pytest.raises(AssertionError, match=r"1 of 2 .* tolerance 0 "):
         assert_close(torch.tensor([0.0, 1e-30]), zero, zero, length=100)
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e60])
+def test_assert_close_takes_a_scale_beyond_the_range_of_float32(scale):
+    exact = torch.full((2,), scale, dtype=torch.float64)
+    assert_close(exact * (1 + 2.0**-52), exact, scale, length=1)
+    with pytest.raises(AssertionError, match="2 of 2"):
+        assert_close(exact * 1.01, exact, scale, length=1)
 
 
 def test_assert_close_refuses_another_shape_even_if_it_broadcasts():

@@ -135,6 +135,8 @@ def cp_als(
     n_iter_max = _check.whole_number(op, "n_iter_max", n_iter_max, 1)
     tol, l2_reg = _check.number(op, "tol", tol), _check.number(op, "l2_reg", l2_reg)
     _check.precision(op, precision)
+    _check.seed(op, seed)
+    _check.callback(op, callback)
     _check.only(op, "n_init", n_init, 1)
     _check.only(op, "batch_dims", batch_dims, 0)
     fixed = _check.modes(op, fixed_modes, tensor.ndim, "fixed_modes")

@@ -99,6 +99,8 @@ def hooi(
     n_iter_max = _check.whole_number(op, "n_iter_max", n_iter_max, 1)
     tol = _check.number(op, "tol", tol)
     _check.only(op, "batch_dims", batch_dims, 0)
+    _check.seed(op, seed)
+    _check.callback(op, callback)
     with torch.no_grad(), matmul_precision("ieee", tensor.device):
         tensor, squared, scale = scaled(op, tensor)
         factors = _initial(op, tensor, ranks, init, seed, squared)

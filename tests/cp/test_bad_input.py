@@ -115,6 +115,7 @@ BAD_ARGUMENTS = [
     ({"tol": float("nan")}, ValueError, "tol is nan; expected a finite number"),
     ({"tol": "small"}, TypeError, r"tol is 'small' \(str\); expected a number"),
     ({"tol": None}, TypeError, r"tol is None \(NoneType\); expected a number"),
+    ({"callback": 3}, TypeError, r"callback is 3 \(int\); expected a function"),
     ({"l2_reg": -1.0}, ValueError, "l2_reg is -1.0; expected a finite number of at least 0"),
     ({"l2_reg": float("inf")}, ValueError, "l2_reg is inf; expected a finite number"),
     ({"precision": "fp8"}, ValueError, r"precision is 'fp8'; expected one of .*'bf16'"),
@@ -122,6 +123,8 @@ BAD_ARGUMENTS = [
     ({"n_init": 2.5}, TypeError, r"n_init is 2.5 \(float\); expected an integer"),
     ({"batch_dims": -1}, ValueError, "batch_dims is -1; expected at least 0"),
     ({"seed": -1}, ValueError, "seed is -1; expected at least 0"),
+    ({"seed": 2**64}, ValueError, r"seed is 18446744073709551616; expected at most 2\*\*64 - 1"),
+    ({"seed": "x", "init": start()}, TypeError, r"seed is 'x' \(str\); expected an integer"),
     ({"seed": "x"}, TypeError, r"seed is 'x' \(str\); expected an integer"),
     ({"init": "nvecs"}, ValueError, r"init is 'nvecs'; expected 'svd', 'random', a CPTensor or"),
     ({"init": None}, TypeError, r"init is NoneType; expected 'svd', 'random', a CPTensor or"),
@@ -141,9 +144,9 @@ BAD_ARGUMENTS = [
 )
 def test_arguments(x, arguments, error, text):
     called = []
-    arguments = {"rank": 2, **arguments}
+    arguments = {"rank": 2, "callback": lambda *_: called.append(1), **arguments}
     with pytest.raises(error, match=f"^cp_als: .*{text}"):
-        tf.cp_als(x, callback=lambda *_: called.append(1), **arguments)
+        tf.cp_als(x, **arguments)
     assert not called
 
 

@@ -234,6 +234,11 @@ BAD_HOOI = {
     ),
     "sweeps": (lambda x: {"n_iter_max": 0}, ValueError, "n_iter_max is 0; expected at least 1"),
     "tol": (lambda x: {"tol": -1}, ValueError, "tol is -1; expected a finite number of at least 0"),
+    "callback": (
+        lambda x: {"callback": 3},
+        TypeError,
+        r"callback is 3 \(int\); expected a function",
+    ),
     "seed": (lambda x: {"seed": 1.5}, TypeError, r"seed is 1.5 \(float\); expected an integer"),
     "batch_dims": (
         lambda x: {"batch_dims": 1},
