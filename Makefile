@@ -1,11 +1,13 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PY      = $(VENV)/bin/python
-READY   = $(VENV)/.ready
+READY   = $(VENV)/.dev-ready
+# The demo needs little, and is content with more where that is there already.
+DEMO    = $(or $(wildcard $(READY)),$(VENV)/.demo-ready)
 
 help:                   ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
-demo: $(READY)          ## decompose a hyperspectral image, and draw what was found
+demo: $(DEMO)           ## decompose a hyperspectral image, and draw what was found
 	$(PY) examples/indian_pines.py
 test: $(READY)          ## tests and doctests, with coverage
 	$(PY) -m pytest --cov
@@ -26,9 +28,10 @@ wheel: $(READY)         ## sdist and wheel, in dist/
 clean:                  ## remove what the tasks made, but not the virtual environment
 	rm -rf build dist *.egg-info .coverage .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-$(READY): constraints.txt pyproject.toml setup.py
+# A mark for each set of extras that was installed.
+$(VENV)/.%-ready: constraints.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	touch $@
 
 .PHONY: help demo test test-slow test-gpu lint format type bench wheel clean

@@ -7,13 +7,13 @@ import sys
 import pytest
 
 from bench import machine, memory_probe, problems, rivals
-from bench.measure import OURS
+from bench.records import OURS
 
 
-@pytest.mark.parametrize("implementation", rivals.CP)
+@pytest.mark.parametrize("implementation", rivals.MEMORY)
 @pytest.mark.parametrize("problem", [p.name for p in problems.MEMORY])
 def test_memory(benchmark, session, tmp_path, problem, implementation):
-    """Record the peak of the call's own memory as a share of the tensor."""
+    """Record the peak of the call's own memory, of the variant that is fastest here."""
     case = problems.by_name("200^3-R16" if session.quick else problem)
     benchmark.group = f"memory {case.name}"
     if not memory_probe.supported():
@@ -21,22 +21,29 @@ def test_memory(benchmark, session, tmp_path, problem, implementation):
         session.refuse(case, implementation, reason)
         pytest.skip(reason)
     target = tmp_path / "memory.json"
-    command = [sys.executable, "-m", "bench.memory_probe", case.name, implementation, str(target)]
+    command = [sys.executable, "-m", "bench.memory_probe", case.name, implementation]
 
-    def probe():
+    def probe(variant):
         done = subprocess.run(
-            command, cwd=machine.ROOT, capture_output=True, text=True, check=False
+            [*command, variant, str(target)],
+            cwd=machine.ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if not target.exists():
             raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
 
     try:
-        benchmark.pedantic(probe, rounds=1, iterations=1)
-    except RuntimeError as failure:
-        session.refuse(case, implementation, f"failed: {failure}")
-        if implementation == OURS:
+        adapter = rivals.MEMORY[implementation]
+        variant = session.prepare(case, implementation, adapter, session.sweeps(case)).variant
+        benchmark.pedantic(probe, args=(variant,), rounds=1, iterations=1)
+    except Exception as failure:
+        reason = f"failed: {type(failure).__name__}: {failure}"
+        session.refuse(case, implementation, reason)
+        if implementation.startswith(OURS):
             raise
-        pytest.skip(f"failed: {failure}")
+        pytest.skip(reason)
     found = json.loads(target.read_text())
     benchmark.extra_info.update(
         kind="memory",

@@ -1,9 +1,9 @@
-"""What an exact sweep of CP-ALS must cost: the yardstick for rates and for the share of the roof.
+"""What the cheapest exact sweep of CP-ALS costs: the yardstick for rates and share of the roof.
 
 The best exact schedule known traverses the tensor N / (N - 1) times a sweep (Ma & Solomonik,
 arXiv 2010.12056), and every traversal multiplies and adds R times an element. Every implementation
-is held to this one count, however many traversals it makes. Tucker has no such count: its sweeps
-spend their time in small factorisations.
+is held to this one count, however many traversals it makes. For Tucker no roof is computed: what is
+timed there includes the start, and a good part of it is small factorisations.
 """
 
 from math import prod

@@ -8,9 +8,8 @@ import pytest
 
 from bench import cost, machine, problems, residual
 from bench.quiet import Watch
+from bench.records import OURS
 from bench.rivals import Unsupported
-
-OURS = "tensorfast"
 
 
 class Session:

@@ -1,10 +1,10 @@
 """Peak extra memory of one call, measured in this process.
 
-Run as ``python -m bench.memory_probe PROBLEM IMPLEMENTATION FILE``. The resident size is read just
-before the call, the kernel's high-water mark is reset, and the mark is read just after: what the
-call needed at its worst, results included, input excluded. Libraries are loaded and their pools
-filled by a small decomposition beforehand. The kernel counts pages in batches: good to about
-0.2 MB.
+Run as ``python -m bench.memory_probe PROBLEM IMPLEMENTATION VARIANT FILE``. The resident size is
+read just before the call, the kernel's high-water mark is reset, and the mark is read just after:
+what the call needed at its worst, results included, input excluded. Libraries are loaded and their
+pools filled by a small decomposition beforehand. The kernel counts pages in batches: good to about
+0.2 MB. Which variant is fastest was found elsewhere, as trials here would leave memory for reuse.
 """
 
 import ctypes
@@ -67,12 +67,12 @@ def extra_bytes(setup, call):
     return peak - before
 
 
-def main(name, implementation, target):
+def main(name, implementation, variant, target):
     """Measure and write ``{"extra_bytes": ..., "sweeps": ..., "variant": ...}`` as JSON.
 
     Parameters
     ----------
-    name, implementation, target : str
+    name, implementation, variant, target : str
     """
     threads.pin()
     import torch
@@ -80,13 +80,16 @@ def main(name, implementation, target):
     from bench import problems, rivals
 
     torch.set_num_threads(threads.count())
-    adapter = rivals.CP[implementation]
-    warm_up = adapter(problems.WARM_UP, problems.WARM_UP.build(), problems.WARM_UP.sweeps)[0]
+
+    def prepared(problem, sweeps):
+        runs = rivals.MEMORY[implementation](problem, problem.build(), sweeps)
+        return next(run for run in runs if run.variant == variant)
+
+    warm_up = prepared(problems.WARM_UP, problems.WARM_UP.sweeps)
     warm_up.setup()
     warm_up.call()
     del warm_up
-    problem = problems.by_name(name)
-    run = adapter(problem, problem.build(), SWEEPS)[0]
+    run = prepared(problems.by_name(name), SWEEPS)
     extra = extra_bytes(run.setup, run.call)
     found = {"extra_bytes": extra, "sweeps": SWEEPS, "variant": run.variant}
     Path(target).write_text(json.dumps(found))

@@ -5,6 +5,7 @@ from bench.records import OURS
 
 COLOURS = {
     OURS: "#c1272d",
+    "tensorfast-svd": "#e39a9c",
     "tensorly-torch": "#1f4e79",
     "tensorly-torch-randomized": "#5b8db8",
     "tensorly-numpy": "#7f7f7f",

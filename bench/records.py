@@ -4,6 +4,7 @@ import json
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.gate import Timing
 
@@ -15,12 +16,13 @@ TELLING = 1.0
 
 @dataclass
 class Row:
-    """All rounds of one implementation on one problem.
+    """What is known of one implementation on one problem, from all its laps.
 
     Parameters
     ----------
     seconds : list of float
-        One a round, a round being all sweeps.
+        One a lap: the median of its rounds, a round being all sweeps. Laps have unequal numbers of
+        rounds, and one that fell on a slow minute is to count once.
     errors : list of float
         Exact relative errors, one a lap.
     others, available : float
@@ -37,12 +39,12 @@ class Row:
 
     @property
     def ms(self):
-        """Median milliseconds a sweep (of the whole for ST-HOSVD)."""
+        """Milliseconds a sweep (of the whole for ST-HOSVD): the median of the laps."""
         return 1e3 * statistics.median(self.seconds) / self.info["sweeps"]
 
     @property
     def spread(self):
-        """Interquartile range over the median, 0 for a single round."""
+        """Interquartile range of the laps over their median; 0 for a single lap."""
         if len(self.seconds) < 2:
             return 0.0
         low, middle, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
@@ -59,9 +61,40 @@ class Row:
         return 100 * self.others / self.available if self.available > TELLING else 0.0
 
     @property
+    def disturbed(self):
+        """Whether other processes took over `DISTURBED` percent of the cores."""
+        return self.others_percent > DISTURBED
+
+    @property
     def timing(self):
         """What the gate compares."""
-        return Timing(self.ms * 1e-3, self.error)
+        return Timing(self.ms * 1e-3, self.error, self.spread)
+
+
+class Part(NamedTuple):
+    """How a part came about: the machine's record, the commit, the date, whether it was quick."""
+
+    record: dict
+    commit: str | None
+    dirty: bool
+    date: str
+    quick: bool
+
+    @property
+    def source(self):
+        """The sources measured, in words."""
+        changes = " with uncommitted changes" if self.dirty else ""
+        return f"commit {self.commit[:12]}{changes}" if self.commit else "no commit"
+
+    @property
+    def flaw(self):
+        """Why this is no measurement of a commit, or an empty string."""
+        flaws = []
+        if self.quick:
+            flaws.append("a quick run")
+        if self.dirty or not self.commit:
+            flaws.append(self.source)
+        return ", ".join(flaws)
 
 
 @dataclass
@@ -71,8 +104,8 @@ class Machine:
     Parameters
     ----------
     folder : Path
-    parts : dict of str to dict
-        Machine record, commit and date of each part that was run.
+    parts : dict of str to Part
+        Those that were run.
     rows : dict
         ``rows[problem][implementation]``, a `Row`.
     memory : dict
@@ -90,27 +123,35 @@ class Machine:
     @property
     def record(self):
         """The machine record of the first part that was run."""
-        return next(iter(self.parts.values()))["machine"]
+        return next(iter(self.parts.values())).record
 
     @property
     def disturbed(self):
-        """What was measured while other processes took over `DISTURBED` percent of the cores."""
+        """What was measured while other processes took much of the cores, and how much."""
         return [
             f"{implementation} on {problem} ({row.others_percent:.0f} %)"
             for problem, rows in self.rows.items()
             for implementation, row in rows.items()
-            if row.others_percent > DISTURBED
+            if row.disturbed
         ]
+
+    def row(self, problem, implementation):
+        """Return the `Row`, or None where there is no measurement."""
+        return self.rows.get(problem, {}).get(implementation)
 
     def timing(self, problem, implementation):
         """Return the `Timing`, or None where there is no measurement."""
-        row = self.rows.get(problem, {}).get(implementation)
+        row = self.row(problem, implementation)
         return row.timing if row else None
 
-    def fastest_tensorly(self, problem):
-        """Return the name of the fastest TensorLy row of `problem`, or None."""
+    def fastest_tensorly(self, problem, default=False):
+        """Return the name of the fastest TensorLy row of `problem`, or None.
+
+        With `default`, of those that run TensorLy as it comes: not with its randomised SVD.
+        """
         rows = self.rows.get(problem, {})
         names = [name for name in rows if name.startswith("tensorly")]
+        names = [name for name in names if not (default and name.endswith("-randomized"))]
         return min(names, key=lambda name: rows[name].ms, default=None)
 
 
@@ -139,12 +180,14 @@ def load(results):
 
 
 def _add(machine, part, recorded):
-    machine.parts[part] = {
-        "machine": recorded["machine_info"],
-        "commit": recorded["commit_info"],
-        "date": recorded["datetime"][:10],
-        "quick": recorded.get("quick", False),
-    }
+    commit = recorded["commit_info"]
+    machine.parts[part] = Part(
+        recorded["machine_info"],
+        commit["id"],
+        commit["dirty"],
+        recorded["datetime"][:10],
+        recorded.get("quick", False),
+    )
     machine.not_run[part] = recorded.get("not_run", [])
     for benchmark in recorded["benchmarks"]:
         info = benchmark["extra_info"]
@@ -155,7 +198,7 @@ def _add(machine, part, recorded):
             machine.memory.setdefault(problem, {})[implementation] = info
             continue
         row = machine.rows.setdefault(problem, {}).setdefault(implementation, Row())
-        row.seconds += benchmark["stats"]["data"]
+        row.seconds.append(statistics.median(benchmark["stats"]["data"]))
         row.errors.append(info["error"])
         row.others += info["others_s"]
         row.available += info["available_s"]

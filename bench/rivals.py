@@ -57,13 +57,22 @@ def numpy_pair(head, factors):
 
 
 def tensorfast(problem, data, sweeps):
-    """`tensorfast.cp_als` with its defaults; ``tol=0`` runs all sweeps."""
+    """`tensorfast.cp_als` from the given start; ``tol=0`` runs all sweeps."""
+    return [_cp_als(problem, data.x, sweeps, (None, data.start), "")]
+
+
+def tensorfast_svd(problem, data, sweeps):
+    """`tensorfast.cp_als` from its default start, which is part of the call."""
+    return [_cp_als(problem, data.x, sweeps, "svd", 'init="svd", the default')]
+
+
+def _cp_als(problem, x, sweeps, init, variant):
     import tensorfast as tf
 
     def call():
-        return tf.cp_als(data.x, problem.rank, init=(None, data.start), n_iter_max=sweeps, tol=0)
+        return tf.cp_als(x, problem.rank, init=init, n_iter_max=sweeps, tol=0, seed=0)
 
-    return [Run(call, lambda r: numpy_pair(*r), sweeps_run=lambda r: int(r.info.n_iter))]
+    return Run(call, lambda r: numpy_pair(*r), variant, sweeps_run=lambda r: int(r.info.n_iter))
 
 
 def _tensorly(backend):
@@ -79,10 +88,18 @@ def _tensorly(backend):
 
         # A negative tol is truthy, so that the error is computed, and smaller than any change.
         def call():
-            return parafac(x, problem.rank, n_iter_max=sweeps, init=start, tol=-1.0)
+            return parafac(
+                x, problem.rank, n_iter_max=sweeps, init=start, tol=-1.0, return_errors=True
+            )
 
         return [
-            Run(call, lambda r: numpy_pair(*r), setup=lambda: tl.set_backend(backend)),
+            Run(
+                call,
+                lambda r: numpy_pair(*r[0]),
+                setup=lambda: tl.set_backend(backend),
+                # An error a sweep.
+                sweeps_run=lambda r: len(r[1]),
+            )
         ]
 
     adapter.__doc__ = f"`tensorly.decomposition.parafac` on the {backend} backend."
@@ -157,3 +174,5 @@ CP = {
     "pyttb": pyttb,
     "pygenten": pygenten,
 }
+# The default start needs memory of its own.
+MEMORY = {"tensorfast": tensorfast, "tensorfast-svd": tensorfast_svd} | CP

@@ -1,8 +1,8 @@
 """Run the benchmark: ``python bench/run.py [--only cp,tucker,memory] [--out DIR] [--quick]``.
 
 Each part is a pytest session of its own and leaves ``DIR/<machine>/<part>.json`` as soon as it has
-finished; `bench.report` then writes the tables and the plots. Run it on a machine that does
-nothing else.
+finished, unless it failed; `bench.report` then writes the tables and the plots. Run it on a machine
+that does nothing else.
 """
 
 import argparse
@@ -26,7 +26,8 @@ def run_part(part, folder, quick):
     ----------
     part : str
     folder : Path
-        Where ``<part>.json`` goes; an earlier one is replaced only by a complete one.
+        Where ``<part>.json`` goes; an earlier one is replaced only by that of a part in which
+        tensorfast answered everywhere.
     quick : bool
 
     Returns
@@ -44,9 +45,11 @@ def run_part(part, folder, quick):
         command += ["--benchmark-columns=min,median,iqr,rounds", "--benchmark-sort=name"]
         command += ["--quick"] if quick else []
         done = subprocess.run(command, cwd=ROOT, env=os.environ, check=False)
-        if fresh.exists() and fresh.stat().st_size:
+        if done.returncode == 0:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{part}.json").write_bytes(fresh.read_bytes())
+        else:
+            print(f"{part}: failed; nothing was recorded, and an earlier record stands")
     return done.returncode == 0
 
 

@@ -1,11 +1,19 @@
 """The tables of RESULTS.md and of README.md, in Markdown."""
 
 from bench import problems
-from bench.acceptance import against_tensorly, large_mean
-from bench.gate import compare, rounding_tolerance
+from bench.acceptance import against_tensorly, compared, large_mean
+from bench.gate import rounding_tolerance
 from bench.records import OURS
 
 OTHERS = ("pyttb", "pygenten")
+# What is true of the Tucker problems, whose rows carry the mark.
+OWN_START = "†"
+OWN_START_NOTE = (
+    f"{OWN_START} Each library has its own start. TensorLy has no ST-HOSVD: beside it stands its "
+    "HOSVD, which is not sequential."
+)
+DISTURBED = "\\*"
+DISTURBED_NOTE = f"{DISTURBED} Other processes took part of the cores: to be measured again."
 
 
 def table(header, rows):
@@ -28,13 +36,17 @@ def _measured(machine, chosen):
     return [p for p in chosen if p.name in machine.rows]
 
 
+def _label(problem):
+    return problem.name if problem.kind == "cp" else f"{problem.name} {OWN_START}"
+
+
 def _implementations(machine, chosen):
     found = [name for p in chosen for name in machine.rows[p.name]]
     return sorted(set(found), key=lambda name: (name != OURS, found.index(name)))
 
 
 def times(machine, chosen, total=False):
-    """Milliseconds of each implementation, with the spread of the rounds.
+    """Milliseconds of each implementation, with the spread of the laps.
 
     Parameters
     ----------
@@ -51,16 +63,17 @@ def times(machine, chosen, total=False):
     names = _implementations(machine, chosen)
     rows = []
     for problem in chosen:
-        cells = [problem.name]
+        cells = [_label(problem)]
         for name in names:
-            row = machine.rows[problem.name].get(name)
+            row = machine.row(problem.name, name)
             if row is None:
                 cells.append("-")
                 continue
             ms = row.ms * (row.info["sweeps"] if total else 1)
-            cells.append(f"{ms:.3g} ±{50 * row.spread:.0f} %")
+            spread = f" ±{50 * row.spread:.0f} %" if len(row.seconds) > 1 else ""
+            cells.append(f"{ms:.3g}{spread}")
         if not total:
-            ours = machine.rows[problem.name].get(OURS)
+            ours = machine.row(problem.name, OURS)
             cells += ["-", "-"] if ours is None else _rates(ours)
         rows.append(cells)
     extra = [] if total else ["tensorfast GFLOP/s", "% of roof"]
@@ -87,16 +100,18 @@ def speedups(machine, chosen):
     -------
     str
     """
+    chosen = _measured(machine, chosen)
+    tucker = any(problem.kind != "cp" for problem in chosen)
     rows = []
-    for problem in _measured(machine, chosen):
-        tolerance = rounding_tolerance(problem.shape, problem.itemsize)
-        ours = machine.timing(problem.name, OURS)
-        others = [
-            compare(ours, machine.timing(problem.name, rival), tolerance).text for rival in OTHERS
-        ]
-        fastest = machine.fastest_tensorly(problem.name) or "-"
-        rows.append([problem.name, against_tensorly(machine, problem).text, fastest, *others])
-    return table(["problem", "TensorLy", "its fastest", "pyttb", "pygenten"], rows)
+    for problem in chosen:
+        cells = [_label(problem)]
+        cells += [against_tensorly(machine, problem, default=True).text] if tucker else []
+        cells += [against_tensorly(machine, problem).text]
+        cells += [machine.fastest_tensorly(problem.name) or "-"]
+        cells += [compared(machine, problem, rival).text for rival in OTHERS]
+        rows.append(cells)
+    default = ["TensorLy as it comes"] if tucker else []
+    return table(["problem", *default, "TensorLy", "its fastest", *OTHERS], rows)
 
 
 def errors(machine, chosen):
@@ -119,7 +134,7 @@ def errors(machine, chosen):
         cells = [f"{found[name].error:.7f}" if name in found else "-" for name in names]
         sweeps = next(iter(found.values())).info["sweeps"]
         tolerance = rounding_tolerance(problem.shape, problem.itemsize)
-        rows.append([problem.name, str(sweeps), *cells, f"{tolerance:.1e}"])
+        rows.append([_label(problem), str(sweeps), *cells, f"{tolerance:.1e}"])
     return table(["problem", "sweeps", *names, "tolerance"], rows)
 
 
@@ -166,7 +181,7 @@ def variants(machine, chosen):
 
 
 def readme(machine):
-    """Return the short table for README.md: CP, Tucker, memory.
+    """Return the short table for README.md, CP and Tucker, and what it takes to read it.
 
     Parameters
     ----------
@@ -176,28 +191,48 @@ def readme(machine):
     -------
     str
     """
-    rows = []
-    for problem in _measured(machine, (*problems.CP, *problems.TUCKER)):
-        row = machine.rows[problem.name].get(OURS)
-        tolerance = rounding_tolerance(problem.shape, problem.itemsize)
-        ours = machine.timing(problem.name, OURS)
-        sweeps = 1 if problem.kind == "cp" else problem.sweeps
-        cells = [problem.name, "-" if row is None else f"{row.ms * sweeps:.3g}"]
-        cells.append(against_tensorly(machine, problem).text)
-        cells += [compare(ours, machine.timing(problem.name, r), tolerance).text for r in OTHERS]
-        rows.append(cells)
-    record = machine.record
-    header = ["problem", "tensorfast, ms", "vs TensorLy", "vs pyttb", "vs pygenten"]
-    lines = [table(header, rows), ""]
+    chosen = _measured(machine, (*problems.CP, *problems.TUCKER))
+    header = ["problem", "tensorfast, ms", "vs TensorLy", *(f"vs {rival}" for rival in OTHERS)]
+    shown = table(header, [_readme_row(machine, problem) for problem in chosen])
+    lines = [shown]
+    lines += [OWN_START_NOTE] if OWN_START in shown else []
+    lines += [DISTURBED_NOTE] if DISTURBED in shown else []
     mean = large_mean(machine)
     if mean is not None:
         lines.append(f"Geometric mean over the large CP problems, vs TensorLy: {mean:.2f}x.")
-    for problem, found in machine.memory.items():
-        shares = ", ".join(f"{name} {i['share_percent']:.0f} %" for name, i in found.items())
-        lines.append(f"Peak extra memory at {problem}, share of the tensor: {shares}.")
+    lines += [_readme_memory(problem, found) for problem, found in machine.memory.items()]
+    record = machine.record
+    sources = dict.fromkeys(made.source for made in machine.parts.values())
     lines.append(
-        f"{record['cpu']}, {record['threads']} threads. Milliseconds: a sweep for CP, the whole "
-        "for Tucker. TensorLy: the fastest of its backends and SVDs. Same data, start and number of sweeps; "
-        "no speed-up is stated where tensorfast's error is larger."
+        f"{record['cpu']}, {record['threads']} threads, {', '.join(sources)}. Milliseconds: a "
+        "sweep for CP, the whole for Tucker. TensorLy: the fastest of its backends and SVDs. Same "
+        "data and number of sweeps, for CP the same start; no speed-up is stated where "
+        "tensorfast's error is larger by more than rounding; ~ where the spreads allow either to "
+        "be the faster."
     )
-    return "\n".join(lines)
+    return "\n\n".join(lines)
+
+
+def _readme_row(machine, problem):
+    def starred(text, name):
+        row = machine.row(problem.name, name)
+        return text + DISTURBED if row and row.disturbed else text
+
+    ours = machine.row(problem.name, OURS)
+    sweeps = 1 if problem.kind == "cp" else problem.sweeps
+    cells = [_label(problem), starred(f"{ours.ms * sweeps:.3g}", OURS) if ours else "-"]
+    for rival in (machine.fastest_tensorly(problem.name), *OTHERS):
+        cells.append(starred(compared(machine, problem, rival).text, rival))
+    return cells
+
+
+def _readme_memory(problem, found):
+    shares = ", ".join(f"{name} {i['share_percent']:.0f} %" for name, i in found.items())
+    text = f"Peak extra memory at {problem}, share of the tensor: {shares}."
+    if "tensorfast-svd" in found:
+        text += " tensorfast-svd makes its own start, by default; the others have it given."
+    widened = [name for name, i in found.items() if i["variant"].startswith("float64")]
+    if widened:
+        told = " and ".join(widened)
+        text += f" Not counted: the float64 copy of it, twice its size, that {told} each worked on."
+    return text

@@ -37,7 +37,7 @@ No speed-up is given where tensorfast's error is larger by more than rounding.""
 #: Wavelengths of the bands that are drawn, in nanometres: green, near and short-wave infrared.
 WAVELENGTHS = (550, 850, 1650)
 #: What ST-HOSVD is asked to reach.
-TOLERANCES = (0.05, 0.02, 0.01)
+TOLERANCES = (0.05, 0.02)
 #: Sweeps of HOOI, which settles faster than CP-ALS.
 HOOI_SWEEPS = 5
 #: By how much two equal errors may differ: three factors and a core, each rounded to float32.

@@ -32,7 +32,7 @@ class Problem:
     op : str
         Name of the operation.
     shape : tuple of int
-        Shape of ``x`` (of the first factor for ``khatri_rao``).
+        Shape of ``x``; for ``khatri_rao`` the number of rows of every factor.
     dtype : str
         Storage type of ``x``, such as ``"float32"``.
     device : str

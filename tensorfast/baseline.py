@@ -16,9 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .blocks import SLAB, boxes, by_stride, cut, rows_in, slabs
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
+    "SLAB",
+    "by_stride",
     "contract_data",
     "contract_partial",
     "cross",
@@ -27,6 +30,7 @@ __all__ = [
     "khatri_rao",
     "khatri_rao_operand",
     "mttkrp",
+    "slabs",
     "sum_of_squares",
     "ttm",
 ]
@@ -36,16 +40,10 @@ __all__ = [
 #: ms.
 BLOCK = 1 << 18
 
-#: Elements of a block that a matrix product works on: large enough for GEMM to reach its rate,
-#: small next to the tensor. Also the unit in which non-contiguous and half-precision data are
-#: converted.
-SLAB = 1 << 20
-
 #: Terms that one matrix product may sum in a row. GEMMs with a short side add them one after
 #: another: 5 x K x 5, float32, positive data: relative error 3e-6 at K = 16,384 but 2.5e-5 at
 #: 210,000.
 LONG = 1 << 13
-
 
 #: Columns below which a matrix product on a CPU wants its narrow operand stored by columns. With
 #: MKL, float32, (40000 x 200) @ (200 x R): R = 3 in 0.9 ms by columns and 3.6 by rows, R = 8 in 2.3
@@ -80,42 +78,24 @@ def conjugate(a: Tensor) -> Tensor:
     return torch.conj_physical(a) if a.is_complex() else a
 
 
-def by_stride(x: Tensor) -> list[int]:
-    """Return the modes in the order of memory, slowest first."""
-    return sorted(range(x.ndim), key=lambda n: (-x.stride()[n], n))
-
-
 def is_ready(x: Tensor) -> bool:
     """Whether ``x`` can be handed to matrix products as it lies: C order and a computing type."""
     return x.is_contiguous() and x.dtype == compute_dtype(x.dtype)
-
-
-def slabs(x: Tensor, elements: int = SLAB) -> Iterator[tuple[int, int]]:
-    """Yield ranges of the first mode that hold about ``elements`` elements each."""
-    step = max(1, elements * x.shape[0] // max(1, x.numel()))
-    for start in range(0, x.shape[0], step):
-        yield start, min(start + step, x.shape[0])
 
 
 def contract_data(x: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
     """Contract modes ``lo ... hi-1`` of ``x`` with ``k [prod of those, R]``; R comes last.
 
     2 numel(x) R flops; reads ``x`` once. Data that matrix products cannot take as it lies (strided
-    slices, half precision) is converted slab by slab.
+    slices, half precision) is converted box by box.
     """
     if is_ready(x):
         return _contract_ready(x, lo, hi, k)
-    kept = [*x.shape[:lo], *x.shape[hi:], k.shape[1]]
-    if lo > 0:
-        out = k.new_empty(kept)
-        for a, b in slabs(x):
-            out[a:b] = _contract_ready(_ready(x[a:b], k), lo, hi, k)
-        return out
-    out = k.new_zeros(kept)
-    rows = k.reshape(x.shape[0], k.shape[0] // max(1, x.shape[0]), k.shape[1])
-    for a, b in slabs(x):
-        part = rows[a:b].flatten(0, 1)
-        out += _contract_ready(_ready(x[a:b], k), lo, hi, part)
+    out = k.new_zeros([*x.shape[:lo], *x.shape[hi:], k.shape[1]])
+    for box in boxes(x.shape, SLAB):
+        rows = rows_in(k, x.shape[lo:hi], box[lo:hi])
+        part = _contract_ready(_ready(x[box], k), lo, hi, rows)
+        out[(*box[:lo], *box[hi:])].add_(part)
     return out
 
 
@@ -221,14 +201,19 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
     """Contract all modes but ``lo ... hi-1``, which have neighbours on both sides.
 
     The longer side goes first, by matrix products, in slabs whose result is used up while in cache:
-    the whole intermediate, which can be larger than ``x``, never exists.
+    the whole intermediate, which can be larger than ``x``, never exists. Data that matrix products
+    cannot take as it lies is converted box by box.
     """
     left, right, rank = k_left.shape[0], k_right.shape[0], k_left.shape[1]
     kept = x.shape[lo:hi]
     middle = math.prod(kept)
     if not is_ready(x):
-        y = contract_data(x, hi, x.ndim, k_right)
-        return contract_partial(y, 0, lo, k_left)
+        out = k_left.new_zeros(*kept, rank)
+        for box in boxes(x.shape, SLAB):
+            before = rows_in(k_left, x.shape[:lo], box[:lo])
+            after = rows_in(k_right, x.shape[hi:], box[hi:])
+            out[box[lo:hi]].add_(contract_sides(_ready(x[box], k_left), lo, hi, before, after))
+        return out
     if right >= left:
         flat = x.view(left, middle, right)
         out = k_left.new_zeros(middle, rank)
@@ -249,8 +234,9 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
 def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | None = None) -> Tensor:
     """Matricised tensor times Khatri-Rao product; see `tensorfast.mttkrp`.
 
-    ``others`` are the factors of all modes but ``mode``. 2 numel(x) R flops, one read of ``x``, a
-    Khatri-Rao product of one side at a time.
+    ``others`` are the factors of all modes but ``mode``. 2 numel(x) R flops, one read of ``x``; the
+    Khatri-Rao product of each side of the mode is formed, for the slowest and the fastest mode that
+    of all others.
     """
     order = by_stride(x)
     x, at = x.permute(order), order.index(mode)
@@ -265,12 +251,12 @@ def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | Non
     else:
         left, right = khatri_rao(ordered[:at]), khatri_rao(ordered[at + 1 :])
         m = contract_sides(_promoted(x, dtype), at, at + 1, left, right)
-    return m if weights is None else m * in_precision_of(weights, dtype)
+    return m if weights is None else m * conjugate(in_precision_of(weights, dtype))
 
 
 def _promoted(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Give ``x`` the type of wider factors; half precision stays, it is lifted slab by slab."""
-    return x if compute_dtype(x.dtype) == dtype else x.to(dtype)
+    """Give ``x`` the type of wider factors, unless it is going to be lifted box by box anyway."""
+    return x.to(dtype) if is_ready(x) else x
 
 
 def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor:
@@ -283,15 +269,11 @@ def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor
         if x.permute(order).is_contiguous():
             return ttm(x.permute(order), a, order.index(mode)).permute(inverse)
     if not is_ready(x) or x.dtype != dtype:
-        if mode == 0:
-            # Along the slabs' own mode each product is one column block of the sum.
-            out = a.new_zeros([a.shape[0], *x.shape[1:]])
-            for lo, hi in slabs(x):
-                out += _ttm_ready(_ready(x[lo:hi], a), a[:, lo:hi].contiguous(), 0)
-            return out
-        out = a.new_empty([*x.shape[:mode], a.shape[0], *x.shape[mode + 1 :]])
-        for lo, hi in slabs(x):
-            out[lo:hi] = _ttm_ready(_ready(x[lo:hi], a), a, mode)
+        out = a.new_zeros([*x.shape[:mode], a.shape[0], *x.shape[mode + 1 :]])
+        for box in boxes(x.shape, SLAB):
+            # Of a box cut along the mode itself the product is a part of a sum.
+            part = _ttm_ready(_ready(x[box], a), a[:, box[mode]], mode)
+            out[(*box[:mode], slice(None), *box[mode + 1 :])].add_(part)
         return out
     return _ttm_ready(x, a, mode)
 
@@ -336,8 +318,7 @@ def cross(x: Tensor, y: Tensor, mode: int) -> Tensor:
             return _product(x.view(rows, -1), conjugate(y).view(columns, -1).t())
         return _product(x.view(-1, rows).t(), conjugate(y).view(-1, columns))
     out = y.new_zeros(rows, columns)
-    axis = 0 if at else x.ndim - 1
-    step = max(1, SLAB * x.shape[axis] // max(1, x.numel()))
+    axis, step = cut(x, SLAB, keep=at)
     for blocks in zip(x.split(step, axis), y.split(step, axis), strict=True):
         left, right = (block.movedim(at, 0).to(y.dtype).flatten(1) for block in blocks)
         out += _product(left, conjugate(right).t())
@@ -345,12 +326,11 @@ def cross(x: Tensor, y: Tensor, mode: int) -> Tensor:
 
 
 def _blocks_across(x: Tensor, mode: int, whole: bool) -> Iterator[Tensor]:
-    """Split ``x`` along its slowest mode other than ``mode``, unless it can be taken whole."""
+    """Cut ``x`` along a mode other than ``mode``, unless it can be taken whole."""
     if x.ndim == 1 or (whole and mode in (0, x.ndim - 1)):
         yield x
         return
-    axis = 1 if mode == 0 else 0
-    step = max(1, SLAB * x.shape[axis] // max(1, x.numel()))
+    axis, step = cut(x, SLAB, keep=mode)
     yield from x.split(step, axis)
 
 
@@ -361,8 +341,8 @@ def gram_of_columns(factor: Tensor) -> Tensor:
         wide = factor.to(dtype)
         return torch.mm(conjugate(wide).t(), wide)
     out = torch.zeros(factor.shape[1], factor.shape[1], dtype=dtype, device=factor.device)
-    for lo, hi in slabs(factor):
-        wide = factor[lo:hi].to(dtype)
+    for rows in factor.split(max(1, SLAB // factor.shape[1])):
+        wide = rows.to(dtype)
         out += conjugate(wide).t() @ wide
     return out
 
@@ -370,10 +350,9 @@ def gram_of_columns(factor: Tensor) -> Tensor:
 def sum_of_squares(x: Tensor) -> Tensor:
     """``||x||^2`` accumulated pairwise in float64 in one read of ``x``; a 0-d float64 tensor."""
     x = x.permute(by_stride(x))
-    flat = (x[a:b].reshape(-1) for a, b in slabs(x, elements=BLOCK // 4))
-    parts = x.view(-1).split(BLOCK // 4) if x.is_contiguous() else flat
+    wholes = [x] if x.is_contiguous() else (x[box] for box in boxes(x.shape, SLAB))
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for part in parts:
+    for part in (part for whole in wholes for part in whole.reshape(-1).split(BLOCK // 4)):
         wide = part.to(torch.promote_types(part.dtype, torch.float64))
         total += (
             torch.view_as_real(wide).square().sum() if wide.is_complex() else (wide * wide).sum()

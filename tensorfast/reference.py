@@ -46,7 +46,7 @@ def khatri_rao(factors: Sequence[Tensor], weights: Tensor | None = None) -> Tens
 
 
 def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | None = None) -> Tensor:
-    """``out[i_n, r] = weights[r] sum x[i_0, ...] prod_{m != n} conj(A_m[i_m, r])``.
+    """``out[i_n, r] = conj(weights[r]) sum x[i_0, ...] prod_{m != n} conj(A_m[i_m, r])``.
 
     ``others`` are the factors of all modes but ``mode``.
     """
@@ -57,7 +57,9 @@ def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | Non
     if weights is None:
         return out
     # Weights of another precision do not widen the result.
-    return out * weights.to(out.dtype.to_complex() if weights.is_complex() else out.dtype)
+    return out * _conjugate(
+        weights.to(out.dtype.to_complex() if weights.is_complex() else out.dtype)
+    )
 
 
 def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor:

@@ -72,41 +72,50 @@ def sketch_pays(size: int, rank: int) -> bool:
 
 
 def leading_subspace(x: Tensor, mode: int, rank: int, rng: torch.Generator) -> Tensor:
-    """Approximate the ``rank`` leading left singular vectors of an unfolding; see below."""
-    return leading_projection(x, mode, rank, rng)[0]
-
-
-def leading_projection(
-    x: Tensor, mode: int, rank: int, rng: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
-    """Approximate the ``rank <= I_n`` leading left singular vectors of an unfolding, and project.
+    """Approximate the ``rank <= I_n`` leading left singular vectors of an unfolding.
 
     A sketch ``Y = unfold(x, n) @ khatri_rao(random)``, then one step of subspace iteration through
     ``x`` and Rayleigh-Ritz on it. The sketch is an MTTKRP, which forms the test matrix whole,
     (rank + 8) / I_n of ``x``, only where the mode is first or last in memory. Four reads of ``x``,
-    8 (rank + 8) numel(x) flops; workspace 2 (rank + 8) / I_n of ``x`` and blocks of a few MiB. The
-    second result is ``x`` times the adjoint basis in ``mode``, which comes with it unless the basis
-    is exact.
+    8 (rank + 8) numel(x) flops; workspace (rank + 8) / I_n of ``x`` and blocks of a few MiB.
     """
+    return _leading(x, mode, rank, rng)[0]
+
+
+def leading_projection(
+    x: Tensor, mode: int, rank: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return `leading_subspace`, and ``x`` times its adjoint in ``mode``."""
+    basis, projected, leading = _leading(x, mode, rank, rng)
+    if projected is None:
+        return basis, baseline.ttm(x, basis, mode, transpose=True)
+    return basis, baseline.ttm(projected, leading, mode, transpose=True)
+
+
+def _leading(
+    x: Tensor, mode: int, rank: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return a basis and, where it comes of a sketch, ``x`` in its space and the basis in that."""
     columns = rank + OVERSAMPLE
     dtype = compute_dtype(x.dtype)
     if x.ndim == 1:
         # The unfolding is one column: what stands beside it in the basis is arbitrary.
         beside = gaussian(x.shape[0], rank - 1, dtype, x.device, rng)
-        return orthonormal(torch.cat([x.to(dtype)[:, None], beside], 1)), None
+        basis = orthonormal(torch.cat([x.to(dtype)[:, None], beside], 1))
+        return basis, None, basis
     if columns >= x.shape[mode]:
         values, vectors = torch.linalg.eigh(baseline.gram(x, mode, solve_dtype(x.dtype)))
-        return vectors[:, values.numel() - rank :].flip(1).to(dtype), None
+        basis = vectors[:, values.numel() - rank :].flip(1).to(dtype)
+        return basis, None, basis
     others = [
         gaussian(size, columns, dtype, x.device, rng) for n, size in enumerate(x.shape) if n != mode
     ]
     basis = orthonormal(baseline.mttkrp(x, others, mode))
-    projected = baseline.ttm(x, basis, mode, transpose=True)
-    basis = orthonormal(baseline.cross(x, projected, mode))
+    basis = orthonormal(baseline.cross(x, baseline.ttm(x, basis, mode, transpose=True), mode))
     projected = baseline.ttm(x, basis, mode, transpose=True)
     _, vectors = torch.linalg.eigh(baseline.gram(projected, mode, solve_dtype(x.dtype)))
     leading = vectors[:, -rank:].flip(1).to(dtype)
-    return basis @ leading, baseline.ttm(projected, leading, mode, transpose=True)
+    return basis @ leading, projected, leading
 
 
 def truncated_svd(

@@ -1,6 +1,5 @@
 """The building blocks of the plain-torch formulation: cuts, blocks, and what is never formed."""
 
-import functools
 import itertools
 import math
 
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tensorfast import baseline, reference
+from tensorfast import baseline, reference, unfold
+from tensorfast.precision import compute_dtype, solve_dtype
 from tensorfast.testing import assert_close, poisoned_memory
 
 SHAPES = [(7, 5, 6, 4), (1, 5, 1, 4), (30, 2, 3, 2), (2, 3, 2, 30)]
@@ -28,18 +28,26 @@ def blocks(request, monkeypatch):
     if request.param == "many blocks":
         monkeypatch.setattr(baseline, "BLOCK", 40)
         monkeypatch.setattr(baseline, "SLAB", 60)
-        slabs = functools.partial(baseline.slabs, elements=60)  # its default is bound already
-        monkeypatch.setattr(baseline, "slabs", slabs)
         monkeypatch.setattr(baseline, "LONG", 4)
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=solve_dtype(dtype)).to(dtype)
+
+
+def every_second(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    whole = normal(*(2 * n for n in shape), dtype=dtype, seed=seed)
+    return whole[(slice(None, None, 2),) * len(shape)]
+
+
+def inverse(order: list[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
 
 
 def against_formula(call, formula, *operands: Tensor, length: int) -> None:
-    exact = formula(*(t.double() for t in operands))
-    scale = formula(*(t.double().abs() for t in operands))
+    wide = [t.to(solve_dtype(t.dtype)) for t in operands]
+    exact, scale = formula(*wide), formula(*(t.abs() for t in wide))
     assert_close(call(*operands), exact, scale, length + 3)
 
 
@@ -49,9 +57,7 @@ def against_formula(call, formula, *operands: Tensor, length: int) -> None:
 @pytest.mark.parametrize(("lo", "hi"), GROUPS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_contract_data(shape, lo, hi, sliced, dtype):
-    x = normal(*shape, dtype=dtype)
-    if sliced:
-        x = normal(*(2 * n for n in shape), dtype=dtype)[(slice(None, None, 2),) * 4]
+    x = (every_second if sliced else normal)(*shape, dtype=dtype)
     group = math.prod(shape[lo:hi])
     k = normal(group, 3, seed=1)
 
@@ -80,11 +86,13 @@ def test_contract_partial(shape, lo, hi):
 
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("sliced", [False, True], ids=["whole", "sliced"])
 @pytest.mark.parametrize(("lo", "hi"), [(1, 2), (1, 3), (2, 3)])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_contract_sides(shape, lo, hi, dtype):
+def test_contract_sides(shape, lo, hi, sliced, dtype):
     left, right = math.prod(shape[:lo]), math.prod(shape[hi:])
-    operands = normal(*shape, dtype=dtype), normal(left, 3, seed=1), normal(right, 3, seed=2)
+    x = (every_second if sliced else normal)(*shape, dtype=dtype)
+    operands = x, normal(left, 3, seed=1), normal(right, 3, seed=2)
 
     def formula(x, a, b):
         flat = x.reshape(left, -1, right)
@@ -127,6 +135,28 @@ def test_every_operation_in_blocks(shape, order, dtype):
             x,
             length=x.numel() // size,
         )
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.complex64], ids=str)
+@pytest.mark.parametrize("sliced", [False, True], ids=["whole", "sliced"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_cross(shape, order, sliced, dtype):
+    x = (every_second if sliced else normal)(*shape, dtype=dtype).permute(order)
+    for mode, size in enumerate(x.shape):
+        sizes = [2 if n == mode else s for n, s in enumerate(x.shape)]
+        y = normal(*sizes, dtype=compute_dtype(dtype), seed=1)
+        # Its own order of memory, and that of ``x``.
+        as_x = y.permute(baseline.by_stride(x)).contiguous().permute(inverse(baseline.by_stride(x)))
+        for laid in (y, as_x):
+            against_formula(
+                lambda x, y, n=mode: baseline.cross(x, y, n),
+                lambda x, y, n=mode: unfold(x, n) @ unfold(y, n).mH,
+                x,
+                laid,
+                length=x.numel() // size,
+            )
 
 
 @pytest.mark.usefixtures("blocks")
@@ -196,6 +226,65 @@ def test_mttkrp_copies_no_tensor_and_forms_one_side_at_a_time(mode, order, monke
     sides = max(math.prod(shape[:at]), math.prod(shape[at + 1 :])) * rank
     # One side of the Khatri-Rao product, or a block.
     assert largest.elements <= max(sides, 1000) < x.numel() / 2
+
+
+@pytest.mark.parametrize("lay", [normal, every_second], ids=["half", "sliced"])
+@pytest.mark.parametrize("shape", [(40, 40, 8), (8, 40, 40), (2, 40, 160)], ids=str)
+def test_the_intermediate_of_two_sides_never_exists(shape, lay, monkeypatch):
+    monkeypatch.setattr(baseline, "BLOCK", 1000)
+    monkeypatch.setattr(baseline, "SLAB", 1000)
+    rank = 16
+    x = lay(*shape, dtype=torch.float16 if lay is normal else torch.float32)
+    sides = normal(shape[0], rank, seed=1), normal(shape[2], rank, seed=2)
+    with Largest() as largest:
+        baseline.contract_sides(x, 1, 2, *sides)
+    assert largest.elements <= 1000
+
+
+LIFTED = {
+    "contract_data": lambda x, n: baseline.contract_data(x, n, n + 1, normal(x.shape[n], 1)),
+    "mttkrp": lambda x, n: baseline.mttkrp(x, [normal(s, 1) for s in others(x, n)], n),
+    "ttm": lambda x, n: baseline.ttm(x, normal(2, x.shape[n]), n),
+    "cross": lambda x, n: baseline.cross(x, x.narrow(n, 0, 2).to(torch.float32), n),
+    "sum_of_squares": lambda x, n: baseline.sum_of_squares(x),
+}
+
+
+def others(x: Tensor, mode: int) -> list[int]:
+    return [size for n, size in enumerate(x.shape) if n != mode]
+
+
+@pytest.mark.parametrize("call", LIFTED.values(), ids=LIFTED.keys())
+@pytest.mark.parametrize("lay", [normal, every_second], ids=["half", "sliced"])
+@pytest.mark.parametrize("long", [(0, 1), (0, 2), (1, 2)], ids=str)
+def test_what_is_lifted_is_small_whichever_modes_are_long(long, lay, call, monkeypatch):
+    monkeypatch.setattr(baseline, "BLOCK", 800)
+    monkeypatch.setattr(baseline, "SLAB", 200)
+    shape = [60 if n in long else 1 for n in range(3)]
+    x = lay(*shape, dtype=torch.float16 if lay is normal else torch.float32)
+    for mode in long:
+        with Largest() as largest:
+            call(x, mode)
+        assert largest.elements <= 400 < x.numel() / 8
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+def test_a_gram_matrix_is_summed_in_slabs_of_the_long_mode(mode, monkeypatch):
+    monkeypatch.setattr(baseline, "SLAB", 200)
+    for x in (normal(2, 3, 900, dtype=torch.float16), normal(1, 3, 900), normal(3, 1, 900)):
+        with Largest() as largest:
+            baseline.gram(x, mode)
+        assert largest.elements <= 400
+
+
+@pytest.mark.parametrize("lay", [normal, every_second], ids=["half", "sliced"])
+def test_data_that_is_lifted_is_not_promoted_whole(lay, monkeypatch):
+    monkeypatch.setattr(baseline, "SLAB", 200)
+    x = lay(60, 50, 1, dtype=torch.float16 if lay is normal else torch.float32)
+    factors = [normal(n, 1, dtype=torch.float64) for n in (50, 1)]
+    with Largest() as largest:
+        assert baseline.mttkrp(x, factors, 0).dtype == torch.float64
+    assert largest.elements <= 200
 
 
 def test_largest_sees_a_copy():

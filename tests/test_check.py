@@ -288,6 +288,11 @@ ERRORS = {
         ValueError,
         "op: rank[1] is 0; expected at least 1",
     ),
+    "callback": (
+        lambda: _check.callback("op", 3),
+        TypeError,
+        "op: callback is 3 (int); expected a function of sweep, error and factors, or None",
+    ),
     "tucker_rank float entry": (
         lambda: _check.tucker_rank("op", (2, 0.5), (3, 4)),
         TypeError,

@@ -78,6 +78,7 @@ def test_explain_describes_the_problem_as_the_call_would():
     assert explain("ttm", X, np.ones(5), 1).problem.rank == 1
     assert explain("gram", X, 2, double=True).problem.rank == 6
     assert explain("khatri_rao", U, np.ones(2), skip=0).problem.shape == (5, 6)
+    assert explain("khatri_rao", U).problem.shape == (4, 5, 6)
 
 
 @pytest.mark.usefixtures("registry")

@@ -39,7 +39,7 @@ def quick(tmp_path_factory):
 def test_indian_pines_prints_a_row_for_each_decomposition(quick):
     rows = [match.groupdict() for match in map(ROW.fullmatch, quick[0].splitlines()) if match]
     methods = [row["method"] for row in rows]
-    assert methods == ["cp_als"] * 2 + ["sthosvd", "hooi"] * 3
+    assert methods == ["cp_als"] * 2 + ["sthosvd", "hooi"] * 2
     assert [row["rank"] for row in rows[:2]] == ["3", "6"]
 
 
@@ -50,9 +50,7 @@ def test_indian_pines_errors_are_what_they_should_be(quick):
         for method in ("cp_als", "sthosvd", "hooi")
     }
     assert errors["cp_als"][1] < errors["cp_als"][0] < 0.2
-    assert all(
-        error <= tol for error, tol in zip(errors["sthosvd"], (0.05, 0.02, 0.01), strict=True)
-    )
+    assert all(error <= tol for error, tol in zip(errors["sthosvd"], (0.05, 0.02), strict=True))
     # Iterating from a model does not make it worse; the last printed digit may be rounded.
     assert all(
         after <= before + 1e-5

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEAVES = (
     "torch",
     "tensorfast.precision",
+    "tensorfast.blocks",
     "tensorfast._check",
     "tensorfast.arrays",
     "tensorfast.results",
@@ -42,6 +43,7 @@ MAY_IMPORT = {
     "tensorfast.unfolding": ("torch", "tensorfast._check", "tensorfast.arrays"),
     "tensorfast.progress": ("tqdm",),
     "tensorfast.reference": ("torch",),
+    "tensorfast.blocks": ("torch",),
     "tensorfast.baseline": LEAVES,
     "tensorfast.kernels": ("torch", "triton"),
     "tensorfast._dispatch": (*LEAVES, *IMPLEMENTATIONS),
@@ -52,8 +54,6 @@ MAY_IMPORT = {
     "tensorfast.metrics": (*ENGINE, "scipy"),
     "tensorfast.cp": (*ENGINE, "tensorfast.svd"),
     "tensorfast.tucker": (*ENGINE, "tensorfast.svd"),
-    "tensorfast.nn": (*ENGINE, *METHODS),
-    "tensorfast.backends": (*ENGINE, *METHODS, "tensorly"),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
     "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),
 }

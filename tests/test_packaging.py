@@ -12,8 +12,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("tensorfast", "kernels", "tests")
-FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+# What only a checkout needs, and the link to kernels/, which is packaged from there.
+CHECKOUT_ONLY = {".ci/run", ".gitignore", ".pre-commit-config.yaml", "tensorfast/kernels"}
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -36,20 +36,37 @@ def contents(wheel: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """Copy what is packaged: a build leaves files behind, and picks up those it finds."""
+def sources():
+    """Names of the files that git tracks, or would."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    if not (ROOT / ".git").exists() or shutil.which(command[0]) is None:
+        pytest.skip("not a git checkout: which files belong to the project is not known")
+    names = set(run(*command, cwd=ROOT).split("\0")) - {""}
+    return {name for name in names if (ROOT / name).exists()}
+
+
+@pytest.fixture(scope="module")
+def tree(sources, tmp_path_factory):
+    """Copy the sources: a build leaves files behind, and picks up those it finds."""
     copy = tmp_path_factory.mktemp("tree")
-    for name in FOLDERS:
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignore)
-    for name in FILES:
-        shutil.copy(ROOT / name, copy)
+    for name in sources:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name, follow_symlinks=False)
     return copy
 
 
 @pytest.fixture(scope="module")
 def wheel(tree):
     return build(tree, "wheel")
+
+
+@pytest.fixture(scope="module")
+def sdist(tree, wheel):
+    """Build an sdist where a wheel was built, a module compiled and a benchmark tried before."""
+    for leftover in ("bench/quick/machine/cp.json", "bench/__pycache__/run.pyc"):
+        (tree / leftover).parent.mkdir(parents=True)
+        (tree / leftover).touch()
+    return build(tree, "sdist")
 
 
 def test_wheel_holds_the_library_and_nothing_else(wheel):
@@ -67,9 +84,18 @@ def test_wheel_metadata(wheel):
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in contents(wheel))
 
 
-def test_sdist_builds_the_same_wheel(tree, wheel, tmp_path):
-    with tarfile.open(build(tree, "sdist")) as archive:
-        assert not any("tensorfast/kernels" in name for name in archive.getnames())
+def test_sdist_holds_the_sources_and_nothing_else(sources, sdist):
+    with tarfile.open(sdist) as archive:
+        files = {member.name.partition("/")[2] for member in archive if not member.isdir()}
+    made = {"PKG-INFO", "setup.cfg"}
+    assert made < files
+    files = {name for name in files - made if ".egg-info/" not in name}
+    assert files == sources - CHECKOUT_ONLY
+    assert {"docs/cp.md", "examples/indian_pines.py", "bench/run.py"} < files
+
+
+def test_sdist_builds_the_same_wheel(sdist, wheel, tmp_path):
+    with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (unpacked,) = tmp_path.iterdir()
     assert contents(build(unpacked, "wheel")) == contents(wheel)

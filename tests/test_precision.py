@@ -23,7 +23,7 @@ from tensorfast.precision import (
     solve_dtype,
     unit_roundoff,
 )
-from tensorfast.testing import assert_close
+from tensorfast.testing import assert_close, planted
 
 CPU = torch.device("cpu")
 MATMUL = torch.backends.mkldnn.matmul
@@ -213,6 +213,62 @@ CALLS = {
     "multi_ttm": lambda x, u, **how: tf.multi_ttm(x, u, transpose=True, **how),
     "gram": lambda x, u, **how: tf.gram(x, 1, **how),
 }
+
+
+TALL = tf.unfold(X, 1).t()
+METHODS = {
+    "cp_als svd": lambda: tf.cp_als(X, 3, n_iter_max=2, seed=0),
+    "cp_als random": lambda: tf.cp_als(X, 3, n_iter_max=2, init="random", seed=0),
+    "hooi sthosvd": lambda: tf.hooi(X, 3, n_iter_max=2, seed=0),
+    "hooi random": lambda: tf.hooi(X, 3, n_iter_max=2, init="random", seed=0),
+    "sthosvd rank": lambda: tf.sthosvd(X, 3),
+    "sthosvd tol": lambda: tf.sthosvd(X, tol=0.5),
+    "hosvd rank": lambda: tf.hosvd(X, 3),
+    "hosvd tol": lambda: tf.hosvd(X, tol=0.5),
+    "truncated_svd gram": lambda: tf.truncated_svd(TALL, 3, method="gram"),
+    "truncated_svd randomized": lambda: tf.truncated_svd(TALL, 3, method="randomized", seed=0),
+    "cp_to_tensor": lambda: tf.cp_to_tensor((None, U)),
+    "tucker_to_tensor": lambda: tf.tucker_to_tensor((X[:8, :8, :8], U)),
+    "factor_match_score": lambda: tf.factor_match_score((None, U), (None, U)),
+    "relative_error cp": lambda: tf.relative_error(X, (None, U)),
+    "relative_error tucker": lambda: tf.relative_error(X, (X[:8, :8, :8], U)),
+    "core_consistency": lambda: tf.core_consistency(X, (None, [u[:, :2] for u in U])),
+}
+
+
+@pytest.mark.usefixtures("medium")
+@pytest.mark.parametrize("call", METHODS.values(), ids=METHODS.keys())
+def test_methods_are_in_full_precision_whatever_torch_is_set_to(call, products):
+    call()
+    assert set(products) == {"ieee"}
+    assert MATMUL.fp32_precision == "bf16"
+
+
+@pytest.mark.usefixtures("medium")
+def test_precision_none_follows_torch_in_cp_als(products):
+    tf.cp_als(X, 3, n_iter_max=2, precision=None, seed=0)
+    assert set(products) == {"bf16"}
+
+
+def test_autocast_does_not_reach_cp_als():
+    x, truth = planted((20, 25, 30), 3, noise=1e-4, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = tf.cp_als(x, 3, seed=0)
+        error = tf.relative_error(x, truth)
+    assert result.info.rel_errors[-1] <= 1.01e-4
+    assert tf.relative_error(x, result) == pytest.approx(result.info.rel_errors[-1], rel=0.02)
+    assert error == pytest.approx(1e-4, rel=0.01)
+    assert {t.dtype for t in (result.weights, *result.factors)} == {torch.float32}
+
+
+@pytest.mark.parametrize("method", [tf.hooi, tf.sthosvd, tf.hosvd])
+def test_autocast_does_not_reach_tucker(method):
+    x, _ = planted((20, 25, 30), 3, noise=1e-4, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = method(x, 3)
+    assert {t.dtype for t in (result.core, *result.factors)} == {torch.float32}
+    assert result.info.rel_errors[-1] <= 1.01e-4
+    assert tf.relative_error(x, result) <= 1.01e-4
 
 
 @pytest.mark.usefixtures("medium")

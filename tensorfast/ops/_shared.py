@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -44,9 +44,16 @@ def describe_tensor(op: str, x: Tensor, **more: Any) -> Problem:
 
 
 def map_over_batch(op: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, int]]:
-    """Return a rule for ``op.register_vmap``: one call an entry of the batch, results stacked."""
+    """Return a rule for ``op.register_vmap``: one call an entry of the batch, results stacked.
+
+    Of an empty batch the fake kernel tells shape and type.
+    """
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+        if info.batch_size == 0:
+            entry = op(*(_on_meta(a, d) for a, d in zip(args, in_dims, strict=True)))
+            like = args[0] if isinstance(args[0], Tensor) else args[0][0]
+            return like.new_empty(0, *entry.shape, dtype=entry.dtype), 0
         calls = (
             [_select(a, d, index) for a, d in zip(args, in_dims, strict=True)]
             for index in range(info.batch_size)
@@ -58,6 +65,20 @@ def map_over_batch(op: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, int
 
 def _select(argument: Any, dim: Any, index: int) -> Any:
     if isinstance(argument, list | tuple):
-        dims = dim if isinstance(dim, list | tuple) else [dim] * len(argument)
-        return [_select(a, d, index) for a, d in zip(argument, dims, strict=True)]
+        return [_select(a, d, index) for a, d in _with_dims(argument, dim)]
     return argument if dim is None else argument.select(dim, index)
+
+
+def _on_meta(argument: Any, dim: Any) -> Any:
+    """Return an entry without values."""
+    if isinstance(argument, list | tuple):
+        return [_on_meta(a, d) for a, d in _with_dims(argument, dim)]
+    if not isinstance(argument, Tensor):
+        return argument
+    shape = [size for n, size in enumerate(argument.shape) if n != dim]
+    return argument.new_empty(shape, device="meta")
+
+
+def _with_dims(arguments: Sequence[Any], dim: Any) -> Iterator[tuple[Any, Any]]:
+    dims = dim if isinstance(dim, list | tuple) else [dim] * len(arguments)
+    return zip(arguments, dims, strict=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import _check, _dispatch, arrays, baseline, reference
-from ..precision import common_dtype
+from ..precision import common_dtype, matmul_precision
 from ._shared import bring_weights, describe_tensor, gradient_of, map_over_batch
 
 __all__ = ["khatri_rao"]
@@ -82,7 +82,9 @@ def _khatri_rao(factors: Sequence[Tensor], weights: Tensor | None, impl: str) ->
     # Half precision is storage only; a product of columns is computed.
     dtype = common_dtype(*factors, *([] if weights is None else [weights]))
     lifted = [factor.to(dtype) for factor in factors]
-    out = _dispatch.runner(_problem(factors), impl)(lifted, weights)
+    run = _dispatch.runner(_problem(factors), impl)
+    with matmul_precision("ieee", factors[0].device):
+        out = run(lifted, weights)
     # A custom op may not return its argument, and the fake kernel promises C order.
     return (
         out.clone(memory_format=torch.contiguous_format) if out is factors[0] else out.contiguous()
@@ -105,15 +107,17 @@ def _setup(ctx: Any, inputs: Any, output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> Any:
     saved = ctx.saved_tensors
     factors, weights = saved[: ctx.count], saved[ctx.count] if ctx.weighted else None
+    needs_factors, needs_weights, _ = ctx.needs_input_grad
     full = grad.reshape(*(f.shape[0] for f in factors), grad.shape[-1])
-    grads = []
-    for n in range(ctx.count):
-        part = _sum_against(full, factors, skip=n)
-        part = part if weights is None else part * baseline.conjugate(weights)
-        grads.append(gradient_of(factors[n], part))
-    grad_weights = (
-        None if weights is None else gradient_of(weights, _sum_against(full, factors, skip=None))
-    )
+    grads: list[Tensor | None] = [None] * ctx.count
+    for n, needed in enumerate(needs_factors):
+        if needed:
+            part = _sum_against(full, factors, skip=n)
+            part = part if weights is None else part * baseline.conjugate(weights)
+            grads[n] = gradient_of(factors[n], part)
+    grad_weights = None
+    if weights is not None and needs_weights:
+        grad_weights = gradient_of(weights, _sum_against(full, factors, skip=None))
     return grads, grad_weights, None
 
 

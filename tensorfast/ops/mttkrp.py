@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check, _dispatch, arrays, baseline, reference
+from ..blocks import middle
 from ..precision import common_dtype, matmul_precision
 from ._shared import bring_weights, describe_tensor, gradient_of, map_over_batch
 from .khatri_rao import _khatri_rao
@@ -29,15 +30,17 @@ def mttkrp(
 ) -> Any:
     r"""Matricised tensor times Khatri-Rao product.
 
-    ``out[i_n, r] = weights[r] * sum x[i_0, ..., i_{N-1}] prod_{m != n} conj(factors[m][i_m, r])``,
+    ``out[i_n, r] = sum x[i_0, ..., i_{N-1}] conj(weights[r] prod_{m != n} factors[m][i_m, r])``,
     the sum over all modes but ``n = mode``; equal to ``unfold(x, n) @ conj(khatri_rao(factors,
-    weights, skip=n))`` without forming either.
+    weights, skip=n))``. The unfolding is never formed, and of the Khatri-Rao product only that of
+    the modes on each side of ``n`` in memory: for the slowest and the fastest mode that is all.
 
     Parameters
     ----------
     x : array, shape (I_0, ..., I_{N-1}), N >= 2
-        Any strides. A tensor that is C-ordered up to a permutation of its modes is read in place;
-        strided slices and half precision are lifted block by block.
+        Any strides. A tensor that is C-ordered up to a permutation of its modes is read in place,
+        or converted whole if the factors have a wider type; strided slices and half precision are
+        lifted block by block.
     factors : sequence of N arrays, shapes (I_n, R)
         The entry at ``mode`` is not used and may be anything, None included.
     mode : int
@@ -63,7 +66,8 @@ def mttkrp(
     2 R prod(I_n) flops and one read of ``x``. The longer side of the mode is contracted
     by matrix products, the shorter one column by column on a result that is still in cache;
     workspace is a few MiB plus the Khatri-Rao product of each side. Deterministic for a fixed
-    number of threads. Differentiable, twice.
+    number of threads. Differentiable, twice; the gradient of ``x`` is the tensor of a CP model,
+    from the Khatri-Rao products of its first and of its last modes.
 
     References
     ----------
@@ -140,28 +144,31 @@ def _setup(ctx: Any, inputs: Any, output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> Any:
     x, *others = ctx.saved_tensors
     weights = others.pop() if ctx.weighted else None
-    needs_x, _, _, needs_weights, _, _ = ctx.needs_input_grad
+    needs_x, needs_others, _, needs_weights, _, _ = ctx.needs_input_grad
     n, end = ctx.mode, (ctx.precision, ctx.impl)
     factors = [*others[:n], grad, *others[n:]]
+    modes = [m for m in range(x.ndim) if m != n]
 
     grad_x = None
     if needs_x:
-        # d/dx = conj(w) * (grad at the mode, the factors elsewhere), summed over the columns.
-        scaled = grad if weights is None else grad * baseline.conjugate(weights)
-        rest = _khatri_rao([f.to(grad.dtype) for f in others], None, "auto")
-        model = _ttm(rest, scaled, 1, False, *end).reshape(*(f.shape[0] for f in others), -1)
-        grad_x = gradient_of(x, model.movedim(-1, n))
+        # The tensor of the weights, the factors, and ``grad`` at the mode.
+        w = None if weights is None else weights.to(grad.dtype)
+        lifted, cut = [f.to(grad.dtype) for f in factors], middle(x.shape)
+        left = _khatri_rao(lifted[:cut], w, "auto")
+        right = _khatri_rao(lifted[cut:], None, "auto")
+        model = _ttm(left, right, 1, False, ctx.precision, "auto")
+        grad_x = gradient_of(x, model.reshape(x.shape))
 
-    grads: list[Tensor | None] = []
-    for k, factor in enumerate(others):
-        m = k if k < n else k + 1
-        rest_of = [f for j, f in enumerate(factors) if j != m]
-        grads.append(gradient_of(factor, _mttkrp(x, rest_of, m, weights, *end)))
+    grads: list[Tensor | None] = [None] * len(others)
+    for k, m in enumerate(modes):
+        if needs_others[k]:
+            rest = [factor for j, factor in enumerate(factors) if j != m]
+            grads[k] = gradient_of(others[k], _mttkrp(x, rest, m, weights, *end))
 
     grad_weights = None
     if weights is not None and needs_weights:
         plain = _mttkrp(x, others, n, None, *end)
-        grad_weights = gradient_of(weights, (grad * baseline.conjugate(plain)).sum(0))
+        grad_weights = gradient_of(weights, (baseline.conjugate(grad) * plain).sum(0))
     return grad_x, grads, None, grad_weights, None, None
 
 

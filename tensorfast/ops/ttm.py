@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check, _dispatch, arrays, baseline, reference
-from ..precision import common_dtype, matmul_precision
+from ..precision import common_dtype, compute_dtype, matmul_precision
 from ._shared import describe_tensor, gradient_of, map_over_batch, unfolded
 
 __all__ = ["multi_ttm", "ttm"]
@@ -187,6 +187,8 @@ def multi_ttm(
     Returns
     -------
     array
+        In the promoted type; float32 for half precision. Where there is nothing to multiply by, a
+        copy.
 
     Raises
     ------
@@ -206,6 +208,8 @@ def multi_ttm(
     """
     op = "multi_ttm"
     tensor = arrays.as_tensor(op, "x", x)
+    _check.storage(op, "x", tensor.dtype)
+    _check.modes_at_least(op, tensor, 1)
     count = arrays.count(op, "matrices", matrices)
     if modes is None and count > tensor.ndim:
         raise ValueError(
@@ -227,6 +231,10 @@ def multi_ttm(
         if a.ndim == 1:
             gone.append(n)
         work.append((n, a.reshape(1, -1) if a.ndim == 1 else a, transpose and a.ndim == 2))
+    if not work:
+        # A result of its own, as every product is.
+        dtype = compute_dtype(tensor.dtype)
+        tensor = tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
     while work:
         n, a, adjoint = work.pop(_shrinks_most(work))
         tensor = _ttm(tensor, a, n, adjoint, precision, "auto")

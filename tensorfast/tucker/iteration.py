@@ -17,7 +17,7 @@ from ..progress import progress_bar
 from ..reconstruct import bring_tucker
 from ..results import TuckerTensor
 from ..svd import gaussian, generator, orthonormal
-from .shared import bring, exact_error, result, scaled, true_error
+from .shared import bring, exact_error, rescaled, result, scaled, true_error
 from .truncation import order_of_modes, truncate
 
 __all__ = ["hooi"]
@@ -124,7 +124,7 @@ def hooi(
                 if reason is not None:
                     status = reason
                     break
-    return result(core * scale, factors, errors, status, _message(status, errors, tol), x)
+    return result(rescaled(core, scale), factors, errors, status, _message(status, errors, tol), x)
 
 
 def _message(status: str, errors: Sequence[float], tol: float) -> str:

@@ -19,7 +19,7 @@ from ..precision import (
 from ..reconstruct import tucker_residual_norm
 from ..results import ConvergenceInfo, TuckerTensor
 
-__all__ = ["bring", "exact_error", "result", "scaled", "true_error"]
+__all__ = ["bring", "exact_error", "rescaled", "result", "scaled", "true_error"]
 
 
 def bring(op: str, x: Any) -> Tensor:
@@ -43,20 +43,26 @@ def scaled(op: str, x: Tensor) -> tuple[Tensor, float, float]:
     return x, squared, scale
 
 
+def rescaled(core: Tensor, scale: float) -> Tensor:
+    """Undo the scaling of `scaled`."""
+    return core if scale == 1.0 else core * scale
+
+
 def true_error(
     x: Tensor, core: Tensor, factors: Sequence[Tensor], squared_norm: float
 ) -> tuple[float, bool]:
     """Return ``||x - model|| / ||x||``, and whether it comes from the residual itself.
 
-    ``core`` is ``x`` projected on the factors, so that ``<x, model> = ||core||^2``; ``||model||``
-    accounts for factors that are orthonormal up to rounding only.
+    ``core`` is ``x`` projected on the factors, so that ``<x, model> = ||core||^2``. Factors are
+    orthonormal up to rounding only: ``||model||^2`` is that plus ``<U_n^H U_n - 1, gram(core, n)>``
+    over the modes, to first order.
     """
-    inner = float(baseline.sum_of_squares(core))
-    wide = core.to(solve_dtype(core.dtype))
-    model = wide
+    inner = squared = float(baseline.sum_of_squares(core))
     for n, factor in enumerate(factors):
-        model = baseline.ttm(model, baseline.gram_of_columns(factor), n)
-    squared = float((baseline.conjugate(wide) * model).sum().real)
+        skew = baseline.gram_of_columns(factor)
+        skew.diagonal().sub_(1)
+        gram = baseline.gram(core, n, skew.dtype)
+        squared += float((skew * baseline.conjugate(gram)).sum().real)
     error = fast_relative_error(squared_norm, inner, squared, x.dtype)
     if error is None:
         return exact_error(x, core, factors, squared_norm), True

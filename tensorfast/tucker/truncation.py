@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _check, baseline
 from ..precision import matmul_precision
 from ..results import TuckerTensor
-from .shared import bring, result, scaled, true_error
+from .shared import bring, rescaled, result, scaled, true_error
 from .subspace import basis_of_rank, basis_within
 
 __all__ = ["hosvd", "order_of_modes", "sthosvd", "truncate"]
@@ -135,7 +135,7 @@ def _truncated(
             f" The relative error {error:.3g} is above tol by rounding: the data's type resolves "
             "no less; use float64 data to go further."
         )
-    return result(core * scale, factors, [error], status, message, x)
+    return result(rescaled(core, scale), factors, [error], status, message, x)
 
 
 def order_of_modes(

@@ -70,8 +70,24 @@ def test_a_negative_mode_counts_from_the_end(problem, mode):
 @pytest.mark.parametrize(("problem", "mode"), CASES)
 def test_equals_the_unfolding_times_the_khatri_rao_product(problem, mode):
     x, factors = operands(problem, torch.complex128)
-    product = tf.unfold(x, mode) @ tf.khatri_rao(factors, skip=mode).conj()
-    torch.testing.assert_close(tf.mttkrp(x, factors, mode), product, rtol=0, atol=1e-11)
+    for weights in (None, normal(problem.rank, dtype=torch.complex128, seed=9)):
+        product = tf.unfold(x, mode) @ tf.khatri_rao(factors, weights, skip=mode).conj()
+        for impl in ("torch", "reference"):
+            out = tf.mttkrp(x, factors, mode, weights, impl=impl)
+            torch.testing.assert_close(out, product, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("mode", range(3))
+def test_equals_tensorly_weights_and_conjugate_included(mode):
+    tensorly = pytest.importorskip("tensorly")
+    x, factors = (
+        t.numpy() if isinstance(t, Tensor) else [u.numpy() for u in t]
+        for t in operands(SMALL, torch.complex128)
+    )
+    weights = normal(SMALL.rank, dtype=torch.complex128, seed=9).numpy()
+    with tensorly.backend_context("numpy"):
+        theirs = tensorly.tenalg.unfolding_dot_khatri_rao(x, (weights, factors), mode)
+    np.testing.assert_allclose(tf.mttkrp(x, factors, mode, weights), theirs, rtol=1e-12)
 
 
 @pytest.mark.parametrize("impl", ["torch", "reference"])

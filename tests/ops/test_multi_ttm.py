@@ -134,6 +134,39 @@ def test_types_are_promoted_and_lists_taken():
     assert out.tolist() == [[15j, 15j]]
 
 
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        pytest.param(lambda x: tf.multi_ttm(x, [], []), id="no matrices"),
+        pytest.param(lambda x: tf.multi_ttm(x, [None], skip=0), id="all skipped"),
+    ],
+)
+@pytest.mark.parametrize("dtype", STORAGE_DTYPES, ids=str)
+def test_without_a_matrix_the_result_is_a_copy_in_the_type_that_computes(nothing, dtype):
+    x = normal(3, 4, 5, dtype=dtype).transpose(0, 1)
+    out = nothing(x)
+    assert out.dtype == compute_dtype(dtype)
+    assert torch.equal(out, x.to(out.dtype))
+    assert out.is_contiguous()
+    assert out.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+
+
+def test_without_a_matrix_other_kinds_of_arrays_are_copied_too(layout):
+    x = layout(normal(3, 4, 5))
+    out = tf.multi_ttm(x, [])
+    assert type(out) is type(x)
+    assert torch.equal(wide(out), wide(x))
+    assert not isinstance(x, np.ndarray) or not np.may_share_memory(out, x)
+    assert not isinstance(x, Tensor) or out.data_ptr() != x.data_ptr()
+
+
+def test_without_a_matrix_the_tensor_is_checked_all_the_same():
+    with pytest.raises(TypeError, match="multi_ttm: x"):
+        tf.multi_ttm(torch.ones(2, 2).to(torch.float8_e4m3fn), [])
+    with pytest.raises(ValueError, match="multi_ttm: x"):
+        tf.multi_ttm(torch.tensor(1.0), [])
+
+
 @pytest.mark.parametrize("precision", ["ieee", "tf32", "bf16", None])
 def test_every_precision_is_served(precision):
     x = normal(8, 9, 10)

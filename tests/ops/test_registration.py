@@ -223,6 +223,20 @@ def test_vmap_equals_a_loop(function, in_dims):
         torch.testing.assert_close(out[n], function(*one))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.complex128], ids=str)
+@pytest.mark.parametrize(("function", "in_dims"), VMAPS.values(), ids=VMAPS.keys())
+def test_vmap_over_nothing_gives_an_empty_result(function, in_dims, dtype):
+    shapes = [(3, 4, 2), (3, 5), (4, 5), (2, 5), (5,)]
+    one = function(*tensors(*shapes, dtype=dtype))
+    operands = [
+        torch.ones(shape if dim is None else (*shape[:dim], 0, *shape[dim:]), dtype=dtype)
+        for shape, dim in zip(shapes, in_dims, strict=True)
+    ]
+    out = torch.func.vmap(function, in_dims=in_dims)(*operands)
+    assert out.shape == (0, *one.shape)
+    assert (out.dtype, out.device) == (one.dtype, one.device)
+
+
 def test_gradients_flow_through_vmap():
     x, *factors = tensors((4, 3, 4, 2), (3, 5), (4, 5), (2, 5), grad=True)
     torch.func.vmap(lambda x: tf.mttkrp(x, factors, 1))(x).square().sum().backward()
