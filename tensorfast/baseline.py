@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .blocks import SLAB, boxes, by_stride, cut, rows_in, slabs
+from .blocks import SLAB, boxes, by_stride, cut, rows_in
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "khatri_rao",
     "khatri_rao_operand",
     "mttkrp",
-    "slabs",
     "sum_of_squares",
     "ttm",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-__all__ = ["SLAB", "boxes", "by_stride", "cut", "middle", "rows_in", "slabs"]
+__all__ = ["SLAB", "boxes", "by_stride", "cut", "middle", "rows_in"]
 
 #: Elements of a block that a matrix product works on: large enough for GEMM to reach its rate,
 #: small next to the tensor. Also the unit in which non-contiguous and half-precision data are
@@ -59,10 +59,3 @@ def middle(shape: Sequence[int]) -> int:
     """Cut of the modes that makes the Khatri-Rao products of the two sides shortest together."""
     cuts = range(1, len(shape))
     return min(cuts, key=lambda c: math.prod(shape[:c]) + math.prod(shape[c:]), default=len(shape))
-
-
-def slabs(x: Tensor, elements: int = SLAB) -> Iterator[tuple[int, int]]:
-    """Yield ranges of the first mode that hold about ``elements`` elements each."""
-    step = max(1, elements * x.shape[0] // max(1, x.numel()))
-    for start in range(0, x.shape[0], step):
-        yield start, min(start + step, x.shape[0])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _check, arrays, baseline
+from . import _check, arrays, baseline, blocks
+from .blocks import SLAB, boxes, middle, rows_in
 from .precision import common_dtype, matmul_precision, solve_dtype
 
 __all__ = ["cp_residual_norm", "cp_to_tensor", "tucker_residual_norm", "tucker_to_tensor"]
@@ -156,12 +157,6 @@ def _common(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.to(dtype) for tensor in tensors]
 
 
-def middle(shape: Sequence[int]) -> int:
-    """Cut of the modes that makes the two Khatri-Rao products shortest together."""
-    cuts = range(1, len(shape))
-    return min(cuts, key=lambda c: math.prod(shape[:c]) + math.prod(shape[c:]), default=len(shape))
-
-
 def _two_sides(
     factors: Sequence[Tensor], cut: int, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -188,25 +183,15 @@ def cp_residual_norm(x: Tensor, factors: Sequence[Tensor], double: bool = False)
     dtype = solve_dtype(dtype) if double else dtype
     cut = middle(x.shape)
     rows, columns = _two_sides([factor.to(dtype) for factor in factors], cut)
+    if x.is_contiguous() or x.ndim == 1:
+        x, cut = x.reshape(rows.shape[0], columns.shape[0]), 1
     total = 0.0
-    for start, block in _row_blocks(x, cut):
-        part = rows[start : start + block.shape[0]]
-        total = math.hypot(
-            total, _length(torch.addmm(block.to(dtype), part, columns.t(), alpha=-1))
-        )
+    for box in boxes(x.shape, SLAB):
+        left = rows_in(rows, x.shape[:cut], box[:cut])
+        right = rows_in(columns, x.shape[cut:], box[cut:])
+        block = x[box].to(dtype).reshape(left.shape[0], right.shape[0])
+        total = math.hypot(total, _length(torch.addmm(block, left, right.t(), alpha=-1)))
     return total
-
-
-def _row_blocks(x: Tensor, cut: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield ``x`` seen as (prod of modes before ``cut``, prod of the others) in blocks of rows."""
-    if x.is_contiguous():
-        flat = x.view(math.prod(x.shape[:cut]), -1)
-        for lo, hi in baseline.slabs(flat):
-            yield lo, flat[lo:hi]
-        return
-    inner = math.prod(x.shape[1:cut])
-    for lo, hi in baseline.slabs(x):
-        yield lo * inner, x[lo:hi].reshape((hi - lo) * inner, -1)
 
 
 def tucker_residual_norm(
@@ -218,12 +203,12 @@ def tucker_residual_norm(
     order = baseline.by_stride(x)
     x, core = x.permute(order), core.permute(order).to(dtype)
     ordered = [factors[n].to(dtype) for n in order]
-    others = dict(enumerate(ordered[1:], 1))
+    axis, step = blocks.cut(x, SLAB)
+    others = {n: factor for n, factor in enumerate(ordered) if n != axis}
     total = 0.0
-    for lo, hi in baseline.slabs(x):
-        # The slab's own rows first: what follows is never larger than the slab.
-        model = expand(baseline.ttm(core, ordered[0][lo:hi], 0), others)
-        total = math.hypot(total, _length(x[lo:hi].to(dtype) - model))
+    for block, rows in zip(x.split(step, axis), ordered[axis].split(step), strict=True):
+        model = expand(baseline.ttm(core, rows, axis), others)
+        total = math.hypot(total, _length(block.to(dtype) - model))
     return total
 
 
@@ -246,5 +231,5 @@ def _unless_extreme(length: float, x: Tensor) -> float:
     largest = torch.linalg.vector_norm(x, math.inf)
     if not 0 < float(largest) < math.inf:
         return float(largest)
-    parts = (torch.linalg.vector_norm(x[lo:hi] / largest) for lo, hi in baseline.slabs(x))
+    parts = (torch.linalg.vector_norm(x[box] / largest) for box in boxes(x.shape, SLAB))
     return float(largest) * math.hypot(*map(float, parts))

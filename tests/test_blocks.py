@@ -76,9 +76,3 @@ def test_the_two_sides_are_as_short_as_can_be():
         lengths = [math.prod(shape[:c]) + math.prod(shape[c:]) for c in range(1, len(shape))]
         assert lengths[blocks.middle(shape) - 1] == min(lengths)
     assert blocks.middle((7,)) == 1
-
-
-@pytest.mark.parametrize(("shape", "elements"), [((7, 5), 10), ((7, 5), 1000), ((0, 5), 10)])
-def test_slabs_cover_the_first_mode(shape, elements):
-    ranges = list(blocks.slabs(torch.empty(shape), elements))
-    assert [n for lo, hi in ranges for n in range(lo, hi)] == list(range(shape[0]))

@@ -1,6 +1,5 @@
 """Models multiplied out: against the literal formula, TensorLy, and gradients."""
 
-import functools
 import math
 
 import jax
@@ -11,8 +10,8 @@ import tensorly as tl
 import torch
 
 import tensorfast as tf
-from tensorfast import baseline, reference
-from tensorfast.reconstruct import cp_residual_norm, middle, norm, tucker_residual_norm
+from tensorfast import baseline, reconstruct, reference
+from tensorfast.reconstruct import cp_residual_norm, norm, tucker_residual_norm
 from tensorfast.testing import PROBLEMS, assert_close, random_cp
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
@@ -174,7 +173,7 @@ def test_residual_norms(shape, dtype, double):
 @pytest.mark.parametrize("elements", [baseline.SLAB, 7])
 def test_norms_at_any_scale(scale, dtype, elements, monkeypatch):
     """Squares over- or underflow; with a power of two for a scale, nothing else changes."""
-    monkeypatch.setattr(baseline, "slabs", functools.partial(baseline.slabs, elements=elements))
+    monkeypatch.setattr(reconstruct, "SLAB", elements)
     x = torch.randn(5, 6, 7, dtype=dtype, generator=torch.Generator().manual_seed(0))
     _, factors = random_cp(x.shape, 3, dtype=dtype)
     core, matrices = tucker_model(x.shape, dtype)
@@ -196,13 +195,6 @@ def test_norms_of_nothing_and_of_what_is_not_finite(dtype):
         found = norm(torch.full((3, 4), value, dtype=dtype))
         assert found == pytest.approx(value, nan_ok=True)
 
-
-def test_the_middle_makes_both_products_short():
-    assert middle((10, 10)) == 1
-    assert middle((10, 10, 10, 10)) == 2
-    assert middle((100, 2, 3)) == 1
-    assert middle((2, 3, 100)) == 2
-    assert middle((5,)) == 1
 
 
 ONES = [torch.ones(3, 2), torch.ones(4, 2)]

@@ -1,6 +1,5 @@
 """The exact relative error of a model, in slabs, whatever the layout and type of the data."""
 
-import functools
 import itertools
 from collections.abc import Callable
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 import tensorfast as tf
-from tensorfast import baseline, reference
+from tensorfast import baseline, reconstruct, reference
 from tensorfast.testing import planted
 
 SHAPES = [(9, 8), (7, 6, 5), (4, 3, 5, 2), (3, 2, 4, 2, 3)]
@@ -41,7 +40,7 @@ def in_layout(x: torch.Tensor, layout: str) -> torch.Tensor:
 @pytest.mark.parametrize("slab", ["whole", "many"])
 def test_relative_error_of_cp(shape, dtype, layout, slab, monkeypatch):
     if slab == "many":
-        monkeypatch.setattr(baseline, "slabs", functools.partial(baseline.slabs, elements=7))
+        monkeypatch.setattr(reconstruct, "SLAB", 7)
     made = torch.float64 if dtype in (torch.float16, torch.bfloat16) else dtype
     x, (weights, factors) = planted(shape, 3, noise=0.3, dtype=made)
     x = in_layout(x.to(dtype), layout)
@@ -57,7 +56,7 @@ def test_relative_error_of_cp(shape, dtype, layout, slab, monkeypatch):
 @pytest.mark.parametrize("slab", ["whole", "many"])
 def test_relative_error_of_tucker(shape, dtype, layout, slab, monkeypatch):
     if slab == "many":
-        monkeypatch.setattr(baseline, "slabs", functools.partial(baseline.slabs, elements=7))
+        monkeypatch.setattr(reconstruct, "SLAB", 7)
     made = torch.float64 if dtype in (torch.float16, torch.bfloat16) else dtype
     x = in_layout(planted(shape, 3, noise=0.3, dtype=made)[0].to(dtype), layout)
     g = torch.Generator().manual_seed(0)
