@@ -258,7 +258,7 @@ def others(x: Tensor, mode: int) -> list[int]:
 @pytest.mark.parametrize("lay", [normal, every_second], ids=["half", "sliced"])
 @pytest.mark.parametrize("long", [(0, 1), (0, 2), (1, 2)], ids=str)
 def test_what_is_lifted_is_small_whichever_modes_are_long(long, lay, call, monkeypatch):
-    monkeypatch.setattr(baseline, "BLOCK", 800)
+    monkeypatch.setattr(baseline, "BLOCK", 400)
     monkeypatch.setattr(baseline, "SLAB", 200)
     shape = [60 if n in long else 1 for n in range(3)]
     x = lay(*shape, dtype=torch.float16 if lay is normal else torch.float32)
