@@ -196,7 +196,6 @@ def test_norms_of_nothing_and_of_what_is_not_finite(dtype):
         assert found == pytest.approx(value, nan_ok=True)
 
 
-
 ONES = [torch.ones(3, 2), torch.ones(4, 2)]
 
 
