@@ -15,7 +15,6 @@ from .reconstruct import (
     bring_cp,
     bring_tucker,
     cp_residual_norm,
-    full_products,
     named,
     norm,
     tucker_residual_norm,
@@ -162,7 +161,7 @@ def _compare(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor, Tensor]:
     units_a, lengths_a = _unit_components(weights_a, factors_a)
     units_b, lengths_b = _unit_components(weights_b, factors_b)
     dtype = common_dtype(units_a[0], units_b[0])
-    with full_products(factors_a[0].device):
+    with matmul_precision("ieee", factors_a[0].device):
         products = [f.mH.to(dtype) @ g.to(dtype) for f, g in zip(units_a, units_b, strict=True)]
     return torch.stack(products).prod(0), lengths_a, lengths_b
 

@@ -162,11 +162,12 @@ def matmul_precision(precision: str | None, device: torch.device) -> Iterator[No
     Where torch is already set so, which is its default, nothing is changed; ``None`` follows
     torch's setting. A CPU has no single-pass mode worth having: every explicit choice computes in
     ``"ieee"`` there. cuBLAS has no single-pass bf16 for float32 operands: TF32 is the nearest.
-    ``torch.autocast`` is off inside.
+    ``torch.autocast`` is off inside. In a graph that is compiled nothing is set but that: the
+    setting is the process's and not the graph's.
     """
     setting = _SETTINGS.get(device.type)
     with _without_autocast(device.type):
-        if precision is None or setting is None:
+        if precision is None or setting is None or torch.compiler.is_compiling():
             yield
             return
         on_cuda = device.type == "cuda"

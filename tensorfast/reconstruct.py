@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -50,7 +49,7 @@ def cp_to_tensor(cp: Any) -> Any:
     shape = [f.shape[0] for f in given]
     cut = middle(shape)
     left, right = _two_sides(given, cut, weights)
-    with full_products(left.device):
+    with matmul_precision("ieee", left.device):
         full = left @ right.t()
     return arrays.in_kind(full.reshape(shape), cp[1][0])
 
@@ -83,21 +82,9 @@ def tucker_to_tensor(tucker: Any) -> Any:
     (3, 4)
     """
     core, factors = bring_tucker("tucker_to_tensor", tucker)
-    with full_products(core.device):
+    with matmul_precision("ieee", core.device):
         full = expand(core, dict(enumerate(factors)))
     return arrays.in_kind(full, tucker[0])
-
-
-def full_products(device: torch.device) -> AbstractContextManager[Any]:
-    """Hold matrix products to full precision; in a graph that is compiled, to torch's setting.
-
-    The setting is the process's and not the graph's; autocast is off either way.
-    """
-    if not torch.compiler.is_compiling():
-        return matmul_precision("ieee", device)
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
 
 
 def bring_cp(op: str, cp: Any) -> tuple[Tensor | None, list[Tensor]]:
