@@ -34,14 +34,27 @@ def in_layout(x: torch.Tensor, layout: str) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", ["contiguous", "fortran", "permuted", "sliced"])
-@pytest.mark.parametrize("slab", ["whole", "many"])
+def every_kind_of_data(test):
+    """Run a test over shapes, types, layouts in memory, and slabs of the whole and of 7 elements."""
+    for name, values in {
+        "slab": [reconstruct.SLAB, 7],
+        "layout": ["contiguous", "fortran", "permuted", "sliced"],
+        "dtype": DTYPES,
+        "shape": SHAPES,
+    }.items():
+        test = pytest.mark.parametrize(name, values, ids=str)(test)
+    return test
+
+
+def made_in(dtype: torch.dtype) -> torch.dtype:
+    """Half precision is rounded from float64."""
+    return torch.float64 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+@every_kind_of_data
 def test_relative_error_of_cp(shape, dtype, layout, slab, monkeypatch):
-    if slab == "many":
-        monkeypatch.setattr(reconstruct, "SLAB", 7)
-    made = torch.float64 if dtype in (torch.float16, torch.bfloat16) else dtype
+    monkeypatch.setattr(reconstruct, "SLAB", slab)
+    made = made_in(dtype)
     x, (weights, factors) = planted(shape, 3, noise=0.3, dtype=made)
     x = in_layout(x.to(dtype), layout)
     truth = dense_error(x, reference.cp_to_tensor(weights.to(made), factors))
@@ -50,14 +63,10 @@ def test_relative_error_of_cp(shape, dtype, layout, slab, monkeypatch):
     assert tf.relative_error(x, unweighted) == pytest.approx(truth, rel=1e-6)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", ["contiguous", "fortran", "permuted", "sliced"])
-@pytest.mark.parametrize("slab", ["whole", "many"])
+@every_kind_of_data
 def test_relative_error_of_tucker(shape, dtype, layout, slab, monkeypatch):
-    if slab == "many":
-        monkeypatch.setattr(reconstruct, "SLAB", 7)
-    made = torch.float64 if dtype in (torch.float16, torch.bfloat16) else dtype
+    monkeypatch.setattr(reconstruct, "SLAB", slab)
+    made = made_in(dtype)
     x = in_layout(planted(shape, 3, noise=0.3, dtype=made)[0].to(dtype), layout)
     g = torch.Generator().manual_seed(0)
     core = torch.randn([2] * len(shape), generator=g, dtype=made)
