@@ -51,8 +51,8 @@ class StoppingRule:
         Whether the error cannot rise in exact arithmetic, so that a rise is rounding.
     """
 
-    #: Jitter in units of ``eps / error``. Measured in float32 on 30^3, R 6, and 20^4, R 5, at errors
-    #: of 0.01, 0.03 and 0.1: up to 0.45.
+    #: Jitter in units of ``eps / error``. Measured in float32 on 30^3, R 6, and 20^4, R 5, at
+    #: errors of 0.01, 0.03 and 0.1: up to 0.45.
     JITTER = 2.0
 
     def __init__(self, tol: float, dtype: torch.dtype, monotone: bool = True) -> None:

@@ -35,7 +35,7 @@ def in_layout(x: torch.Tensor, layout: str) -> torch.Tensor:
 
 
 def every_kind_of_data(test):
-    """Run a test over shapes, types, layouts in memory, and slabs of the whole and of 7 elements."""
+    """Run a test over shapes, types, layouts in memory, and slabs: the whole, or 7 elements."""
     for name, values in {
         "slab": [reconstruct.SLAB, 7],
         "layout": ["contiguous", "fortran", "permuted", "sliced"],
