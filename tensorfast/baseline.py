@@ -11,12 +11,13 @@ of a mode.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from .blocks import SLAB, boxes, by_stride, cut, rows_in
+from .matmul import BLOCK, LONG, by_columns, product, products, wants_columns
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
@@ -34,24 +35,6 @@ __all__ = [
     "ttm",
 ]
 
-#: Elements of a block that is produced and consumed while in cache: 1 MiB of float32, the L2 of one
-#: core. On 400^3, R 64, a mul-and-sum of a 41 MB partial in one go took 15 ms, in such blocks 1.3
-#: ms.
-BLOCK = 1 << 18
-
-#: Terms that one matrix product may sum in a row. GEMMs with a short side add them one after
-#: another: 5 x K x 5, float32, positive data: relative error 3e-6 at K = 16,384 but 2.5e-5 at
-#: 210,000.
-LONG = 1 << 13
-
-#: Columns below which a matrix product on a CPU wants its narrow operand stored by columns. With
-#: MKL, float32, (40000 x 200) @ (200 x R): R = 3 in 0.9 ms by columns and 3.6 by rows, R = 8 in 2.3
-#: and 4.3, from R = 16 on no difference; a transposed left operand is best transposed as a whole.
-NARROW = 16
-
-#: Elements of the wide operand from which that pays for the calls it takes.
-NARROW_FROM = 1 << 14
-
 
 def khatri_rao(factors: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
     """Columnwise Kronecker product, the first index slowest; one write of the result."""
@@ -62,8 +45,8 @@ def khatri_rao(factors: Sequence[Tensor], weights: Tensor | None = None) -> Tens
 
 
 def khatri_rao_operand(factors: Sequence[Tensor], x: Tensor) -> Tensor:
-    """Khatri-Rao product as a product with ``x`` wants it: a narrow one stored by columns."""
-    if len(factors) == 1 or not _by_columns(x, factors[0].shape[1]):
+    """Khatri-Rao product as a matrix product with all of ``x`` wants it: some by columns."""
+    if len(factors) == 1 or not wants_columns(x, factors[0].shape[1]):
         return khatri_rao(factors)
     rows = [factor.t().contiguous() for factor in factors]
     out = rows[0]
@@ -82,14 +65,16 @@ def is_ready(x: Tensor) -> bool:
     return x.is_contiguous() and x.dtype == compute_dtype(x.dtype)
 
 
-def contract_data(x: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
+def contract_data(x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None = None) -> Tensor:
     """Contract modes ``lo ... hi-1`` of ``x`` with ``k [prod of those, R]``; R comes last.
 
     2 numel(x) R flops; reads ``x`` once. Data that matrix products cannot take as it lies (strided
-    slices, half precision) is converted box by box.
+    slices, half precision) is converted box by box. The result lies in ``room``, one axis of memory
+    in use already, where that is given and large enough: fresh memory comes page by page (400^3, R
+    64, float32: 60 to 66 ms instead of 87 to 101).
     """
     if is_ready(x):
-        return _contract_ready(x, lo, hi, k)
+        return _contract_ready(x, lo, hi, k, room)
     out = k.new_zeros([*x.shape[:lo], *x.shape[hi:], k.shape[1]])
     for box in boxes(x.shape, SLAB):
         rows = rows_in(k, x.shape[lo:hi], box[lo:hi])
@@ -102,51 +87,25 @@ def _ready(x: Tensor, like: Tensor) -> Tensor:
     return x.to(like.dtype).contiguous()
 
 
-def _contract_ready(x: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
+def _contract_ready(x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None = None) -> Tensor:
     group, rank = k.shape
+    left, right = math.prod(x.shape[:lo]), math.prod(x.shape[hi:])
     kept = [*x.shape[:lo], *x.shape[hi:], rank]
     if hi == x.ndim:
-        return _product(x.view(math.prod(x.shape[:lo]), group), k).view(kept)
+        return product(x.view(left, group), k, _in(room, left, rank)).view(kept)
     if lo == 0:
-        return _product(x.view(group, math.prod(x.shape[hi:])).t(), k).view(kept)
-    left = math.prod(x.shape[:lo])
-    flat = x.view(left, group, math.prod(x.shape[hi:]))
-    if _by_columns(x, rank):
-        out = _products(k.t().contiguous().expand(left, rank, group), flat)
-        return out.transpose(1, 2).reshape(kept)
-    return _products(flat.transpose(1, 2), k.expand(left, group, rank)).view(kept)
+        return product(x.view(group, right).t(), k, _in(room, right, rank)).view(kept)
+    flat = x.view(left, group, right)
+    if by_columns(x, rank):
+        columns = products(k.t().contiguous().expand(left, rank, group), flat)
+        return columns.transpose(1, 2).reshape(kept)
+    out = _in(room, left, right, rank)
+    return products(flat.transpose(1, 2), k.expand(left, group, rank), out).view(kept)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply two matrices, long sums in parts so that rounding does not grow with the length.
-
-    The parts are added here: a product that accumulates into its output may go on term by term.
-    """
-    if _by_columns(a, b.shape[1]):
-        narrow = b.t().contiguous()
-        if a.stride(1) != 1:
-            return _sum_of_parts(torch.mm, narrow, a.t()).t().contiguous()
-        b = narrow.t()
-    return _sum_of_parts(torch.mm, a, b)
-
-
-def _by_columns(wide: Tensor, columns: int) -> bool:
-    return columns < NARROW and wide.numel() >= NARROW_FROM and wide.device.type == "cpu"
-
-
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply two batches of matrices, long sums in parts."""
-    return _sum_of_parts(torch.bmm, a, b)
-
-
-def _sum_of_parts(multiply: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
-    length = b.shape[-2]
-    if length <= LONG:
-        return multiply(a, b)
-    out = multiply(a[..., :LONG], b[..., :LONG, :])
-    for start in range(LONG, length, LONG):
-        out += multiply(a[..., start : start + LONG], b[..., start : start + LONG, :])
-    return out
+def _in(room: Tensor | None, *shape: int) -> Tensor | None:
+    size = math.prod(shape)
+    return None if room is None or room.numel() < size else room[:size].view(shape)
 
 
 def contract_partial(p: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
@@ -179,14 +138,16 @@ def _rows(k: Tensor, axes: int) -> Tensor:
 def _sum_leading(blocks: Tensor, rows: Tensor) -> Tensor:
     """Sum ``blocks[g] * rows[g]`` over g, of ``[G, T, R]`` and ``[G, 1, R]``."""
     group, right, rank = blocks.shape
-    if group * rank <= BLOCK:
-        out = blocks.new_empty(right, rank)
-        for a, b in _ranges(right, group * rank):
-            torch.sum(blocks[:, a:b] * rows, 0, out=out[a:b])
-        return out
-    out = blocks.new_zeros(right, rank)
-    for a, b in _ranges(group, right * rank):
-        out += (blocks[a:b] * rows[a:b]).sum(0)
+    out = blocks.new_empty(right, rank)
+    for a, b in _ranges(right, rank):
+        # As many partial sums as fit; products are added to them without being formed.
+        depth = max(1, BLOCK // ((b - a) * rank))
+        sums = blocks[:depth, a:b] * rows[:depth]
+        for g in range(depth, group, depth):
+            more = slice(g, g + depth)
+            part = blocks[more, a:b]
+            sums[: len(part)].addcmul_(part, rows[more])
+        torch.sum(sums, 0, out=out[a:b])
     return out
 
 
@@ -217,7 +178,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
         flat = x.view(left, middle, right)
         out = k_left.new_zeros(middle, rank)
         for a, b in _ranges(left, middle * rank):
-            y = _product(flat[a:b].reshape((b - a) * middle, right), k_right).view(
+            y = product(flat[a:b].reshape((b - a) * middle, right), k_right).view(
                 b - a, middle, rank
             )
             out += (y * k_left[a:b, None, :]).sum(0)
@@ -225,7 +186,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
     columns = x.view(left, middle * right)
     out = k_left.new_empty(middle, rank)
     for a, b in _ranges(middle, right * rank):
-        y = _product(columns[:, a * right : b * right].t(), k_left).view(b - a, right, rank)
+        y = product(columns[:, a * right : b * right].t(), k_left).view(b - a, right, rank)
         torch.sum(y * k_right, 1, out=out[a:b])
     return out.view(*kept, rank)
 
@@ -281,10 +242,10 @@ def _ttm_ready(x: Tensor, a: Tensor, mode: int) -> Tensor:
     left, size, right = math.prod(x.shape[:mode]), x.shape[mode], math.prod(x.shape[mode + 1 :])
     shape = [*x.shape[:mode], a.shape[0], *x.shape[mode + 1 :]]
     if right == 1:
-        return _product(x.view(left, size), a.t()).view(shape)
+        return product(x.view(left, size), a.t()).view(shape)
     if left == 1:
-        return _product(a, x.view(size, right)).view(shape)
-    return _products(a.expand(left, *a.shape), x.view(left, size, right)).view(shape)
+        return product(a, x.view(size, right)).view(shape)
+    return products(a.expand(left, *a.shape), x.view(left, size, right)).view(shape)
 
 
 def gram(x: Tensor, mode: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -314,13 +275,13 @@ def cross(x: Tensor, y: Tensor, mode: int) -> Tensor:
     rows, columns = x.shape[at], y.shape[at]
     if is_ready(x) and is_ready(y) and at in (0, x.ndim - 1):
         if at == 0:
-            return _product(x.view(rows, -1), conjugate(y).view(columns, -1).t())
-        return _product(x.view(-1, rows).t(), conjugate(y).view(-1, columns))
+            return product(x.view(rows, -1), conjugate(y).view(columns, -1).t())
+        return product(x.view(-1, rows).t(), conjugate(y).view(-1, columns))
     out = y.new_zeros(rows, columns)
     axis, step = cut(x, SLAB, keep=at)
     for blocks in zip(x.split(step, axis), y.split(step, axis), strict=True):
         left, right = (block.movedim(at, 0).to(y.dtype).flatten(1) for block in blocks)
-        out += _product(left, conjugate(right).t())
+        out += product(left, conjugate(right).t())
     return out
 
 

@@ -63,6 +63,7 @@ class DenseOperand:
         self._order = tuple(baseline.by_stride(x))
         self._x = x.permute(self._order)
         self._trees: dict[Run, Node] = {}
+        self._room: Tensor | None = None
         self.squared_norm = float(baseline.sum_of_squares(self._x))
 
     def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
@@ -74,7 +75,13 @@ class DenseOperand:
         tree = self._trees.get(run)
         if tree is None:
             tree = self._trees[run] = contraction_tree(self._order, run, self.shape)
-        return tree.mttkrps(tree.from_data(self._x, factors), factors)
+        # A run that begins before this one has ended finds no room and gets its own.
+        room, self._room = self._room, None
+        elements = tree.room * factors[0].shape[1]
+        if room is None or room.numel() < elements:
+            room = self._x.new_empty(elements, dtype=self.dtype)
+        yield from tree.mttkrps(tree.from_data(self._x, factors, room), factors)
+        self._room = room
 
     def residual_norm(self, factors: Sequence[Tensor]) -> float:
         """Return the exact residual norm, in double precision where less is too coarse."""

@@ -50,12 +50,16 @@ class Node:
         above.
     halves : tuple of Node
         The two halves of the run; none below a single mode.
+    room : int
+        Elements, for one column, of the first contraction's result; 0 where that is all there is,
+        an MTTKRP.
     """
 
     run: Run
     contractions: tuple[Contraction, ...]
     sides: tuple[Contraction, Contraction] | None
     halves: tuple[Node, ...]
+    room: int
 
     def from_partial(self, above: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Contract the partial result above."""
@@ -63,14 +67,15 @@ class Node:
             above = baseline.contract_partial(above, step.lo, step.hi, step.matrix(factors))
         return above
 
-    def from_data(self, x: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        """Contract the tensor itself."""
+    def from_data(self, x: Tensor, factors: Sequence[Tensor], room: Tensor | None = None) -> Tensor:
+        """Contract the tensor itself; a first result that is no MTTKRP may lie in ``room``."""
         if self.sides is not None:
             left, right = self.sides
             matrices = left.matrix(factors), right.matrix(factors)
             return baseline.contract_sides(x, left.hi, right.lo, *matrices)
         first, *others = self.contractions
-        partial = baseline.contract_data(x, first.lo, first.hi, first.operand(factors, x))
+        room = room if self.room else None
+        partial = baseline.contract_data(x, first.lo, first.hi, first.operand(factors, x), room)
         for step in others:
             partial = baseline.contract_partial(partial, step.lo, step.hi, step.matrix(factors))
         return partial
@@ -93,7 +98,10 @@ def contraction_tree(axes: Sequence[int], run: Run, sizes: Sequence[int]) -> Nod
         halves = tuple(contraction_tree(kept, half, sizes) for half in split(run, sizes))
     ends = [s for s in stretches if s.lo == 0 or s.hi == len(axes)]
     sides = (ends[0], ends[1]) if len(ends) == len(stretches) == 2 else None
-    return Node(run, _one_after_another(axes, stretches, sizes), sides, halves)
+    steps = _one_after_another(axes, stretches, sizes)
+    first_result = [sizes[mode] for mode in axes if mode not in steps[0].modes]
+    room = 0 if sides or len(first_result) == 1 else math.prod(first_result)
+    return Node(run, steps, sides, halves, room)
 
 
 def _stretches(axes: Sequence[int], kept: set[int]) -> list[Contraction]:
