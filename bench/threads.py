@@ -1,7 +1,7 @@
-"""One thread count for every library of a run.
+"""One thread count for every library of a run, and each library as its users have it.
 
-BLAS and OpenMP read their thread count when they are loaded, so `pin` is called before NumPy,
-torch or a rival is imported. This module therefore imports none of them.
+BLAS and OpenMP read their settings when they are loaded, so `pin` is called before NumPy, torch or
+a rival is imported. This module therefore imports none of them.
 """
 
 import os
@@ -12,6 +12,17 @@ VARIABLES = (
     "MKL_NUM_THREADS",
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
+)
+
+#: Settings that hold a library to less than the machine can do; some machines come with them.
+HELD_BACK = (
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_DEBUG_CPU_TYPE",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
 )
 
 
@@ -43,6 +54,8 @@ def count():
 def pin(threads=None):
     """Set the thread count in every variable that a BLAS or an OpenMP runtime reads.
 
+    What would hold a library to an older instruction set is taken out of the environment.
+
     Parameters
     ----------
     threads : int, optional
@@ -56,4 +69,6 @@ def pin(threads=None):
     threads = threads or count()
     for variable in VARIABLES:
         os.environ[variable] = str(threads)
+    for variable in HELD_BACK:
+        os.environ.pop(variable, None)
     return threads

@@ -98,7 +98,7 @@ def _contract_ready(x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None 
     flat = x.view(left, group, right)
     if by_columns(x, rank):
         columns = products(k.t().contiguous().expand(left, rank, group), flat)
-        return columns.transpose(1, 2).reshape(kept)
+        return columns.transpose(1, 2).contiguous().view(kept)
     out = _in(room, left, right, rank)
     return products(flat.transpose(1, 2), k.expand(left, group, rank), out).view(kept)
 

@@ -25,6 +25,10 @@ BLOCK = 1 << 18
 #: 210,000.
 LONG = 1 << 13
 
+#: The same for oneDNN's inner product, which adds in blocks: at most 18 roundings at 262,144
+#: positive terms, 60 at a million.
+LONG_INNER = 1 << 18
+
 #: Columns below which MKL wants its narrow operand stored by columns. Float32, (40000 x 200) @ (200
 #: x R): R = 3 in 0.9 ms by columns and 3.6 by rows, R = 8 in 2.3 and 4.3, from R = 16 on no
 #: difference; a transposed left operand is best transposed as a whole.
@@ -76,7 +80,6 @@ def _onednn() -> Any:
     ``(a [m, k], b [n, k]) -> a b^T``; ``b`` may lie transposed, and is not copied. It uses AVX-512
     on every CPU that has it, where MKL keeps to AVX2 on other vendors' CPUs: AMD Zen 5, two cores,
     float32, 4096 x 4096 times 64 columns at 354 GFLOP/s against 141, transposed 222 against 124.
-    Its rounding does not grow with the length of a sum (2e-7 at 210,000 positive terms).
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return None
@@ -93,7 +96,7 @@ def wants_columns(wide: Tensor, columns: int) -> bool:
 def _for_onednn(a: Tensor, b: Tensor) -> bool:
     """Whether the operands lie as oneDNN takes them; other views run a thousand times slower."""
     dense = a.is_contiguous() or a.t().is_contiguous()
-    return dense and _is_work_for_onednn(a, b.shape[1])
+    return dense and len(b) <= LONG_INNER and _is_work_for_onednn(a, b.shape[1])
 
 
 def _is_work_for_onednn(wide: Tensor, columns: int) -> bool:

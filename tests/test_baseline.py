@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tensorfast import baseline, reference, unfold
+from tensorfast import baseline, matmul, reference, unfold
 from tensorfast.precision import compute_dtype, solve_dtype
 from tensorfast.testing import assert_close, poisoned_memory
 
@@ -26,9 +26,10 @@ def _poisoned():
 def blocks(request, monkeypatch):
     """Run small problems as if memory were small too, so that each is cut many times."""
     if request.param == "many blocks":
-        monkeypatch.setattr(baseline, "BLOCK", 40)
         monkeypatch.setattr(baseline, "SLAB", 60)
-        monkeypatch.setattr(baseline, "LONG", 4)
+        for module in (baseline, matmul):
+            monkeypatch.setattr(module, "BLOCK", 40)
+            monkeypatch.setattr(module, "LONG", 4)
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -66,6 +67,8 @@ def test_contract_data(shape, lo, hi, sliced, dtype):
         return moved.reshape(*shape[:lo], *shape[hi:], group) @ k
 
     against_formula(lambda x, k: baseline.contract_data(x, lo, hi, k), formula, x, k, length=group)
+    # What is contracted next is seen as [left, group, right].
+    assert baseline.contract_data(x, lo, hi, k).is_contiguous()
 
 
 @pytest.mark.usefixtures("blocks")

@@ -24,7 +24,7 @@ class Machine:
     """
 
     flops: float = 2.4e11
-    batched_flops: float = 1.4e11
+    batched_flops: float = 1.25e11
     bandwidth: float = 4e10
     partial_bandwidth: float = 3e10
     call: float = 2e-5
@@ -62,6 +62,9 @@ class _Tally:
         else:
             size = numel // self._length(first.modes) * self.rank
             self._keep(size, root)
+            if first.lo == 0:
+                # It comes out by columns and is transposed.
+                self.seconds += size * self.itemsize / machine.partial_bandwidth
             for step in root.contractions[1:]:
                 size = self._contract(size, step.modes, root)
         self._below(root, size)

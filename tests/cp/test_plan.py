@@ -18,8 +18,9 @@ from tensorfast.cp.update import LeastSquares
 from tensorfast.testing import planted
 
 MODES = [(0, 1), (0, 1, 2), (1, 2), (0, 2, 3), (0, 1, 2, 3), (0, 1, 3, 4), (0, 1, 2, 3, 4)]
-CALLS_ONLY = Machine(flops=math.inf, bandwidth=math.inf, partial_bandwidth=math.inf, call=1.0)
-READS_ONLY = Machine(flops=math.inf, bandwidth=1.0, partial_bandwidth=math.inf, call=0.0)
+FREE = Machine(math.inf, math.inf, math.inf, math.inf, call=0.0)
+CALLS_ONLY = dataclasses.replace(FREE, call=1.0)
+READS_ONLY = dataclasses.replace(FREE, bandwidth=1.0)
 
 sizes = st.lists(st.integers(1, 300), min_size=2, max_size=5).map(tuple)
 
@@ -154,7 +155,7 @@ def test_tiny_tensors_take_the_fewest_calls(shape, rank):
 @pytest.mark.parametrize("shape", [(400, 400, 400), (64, 64, 64, 64), (40, 40, 40, 40, 40)])
 def test_large_tensors_at_low_rank_are_read_least_often(shape):
     n = len(shape)
-    assert plan(shape, 8).reads == pytest.approx(n / (n - 1))
+    assert plan(shape, 8).reads <= 2
     assert plan(shape, 8, machine=READS_ONLY).reads == pytest.approx(n / (n - 1))
 
 
@@ -165,7 +166,8 @@ def test_cost_counts_calls_and_reads(free):
         # Bytes of the tensor, each time it is read.
         assert cost(schedule, shape, 2, 4, READS_ONLY)[0] >= 4 * math.prod(shape) * schedule.reads
         assert cost(schedule, shape, 2, 4, CALLS_ONLY)[0] >= schedule.reads
-        slower = dataclasses.replace(CPU, flops=CPU.flops / 2)
+        half = {"flops": CPU.flops / 2, "batched_flops": CPU.batched_flops / 2}
+        slower = dataclasses.replace(CPU, **half)
         assert cost(schedule, shape, 2, 4, slower) > cost(schedule, shape, 2, 4)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tensorfast import reference
+from tensorfast.cp.operand import DenseOperand
 from tensorfast.cp.tree import contraction_tree
 from tensorfast.precision import solve_dtype
 from tensorfast.testing import assert_close, random_cp
@@ -66,6 +67,19 @@ def test_a_new_factor_counts_from_the_next_leaf_on():
         others = [f for n, f in enumerate(factors) if n != mode]
         torch.testing.assert_close(product, reference.mttkrp(x, others, mode))
         factors[mode] = factors[mode] + 1.0
+
+
+def test_runs_that_overlap_do_not_share_memory():
+    """Partial results lie in memory that is used again; an MTTKRP stays what it was."""
+    x, factors = problem(4, torch.float64)
+    operand, found = DenseOperand(x), []
+    for run in runs(4):
+        first, second = operand.mttkrps(run, factors), operand.mttkrps(run, factors)
+        for pair in zip(first, second, strict=True):
+            found.extend(pair)
+    for mode, product in found:
+        others = [f for n, f in enumerate(factors) if n != mode]
+        torch.testing.assert_close(product, reference.mttkrp(x, others, mode))
 
 
 @pytest.mark.parametrize("run", runs(4), ids=lambda run: "".join(map(str, run)))
