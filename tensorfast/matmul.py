@@ -94,8 +94,9 @@ def wants_columns(wide: Tensor, columns: int) -> bool:
 
 
 def _for_onednn(a: Tensor, b: Tensor) -> bool:
-    """Whether the operands lie as oneDNN takes them; other views run a thousand times slower."""
-    dense = a.is_contiguous() or a.t().is_contiguous()
+    """Whether the wide operand lies as oneDNN takes it; other views run a thousand times slower."""
+    wide = a if a.numel() >= b.numel() else b
+    dense = wide.is_contiguous() or wide.t().is_contiguous()
     return dense and len(b) <= LONG_INNER and _is_work_for_onednn(a, b.shape[1])
 
 
@@ -115,18 +116,21 @@ def _is_work_for_onednn(wide: Tensor, columns: int) -> bool:
 
 
 def _by_onednn(a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
-    narrow = b.t().contiguous()
-    if not a.is_contiguous():
-        columns = _inner(narrow, a).t()
-        return columns.contiguous() if out is None else out.copy_(columns)
-    if out is None:
-        return _inner(a, narrow)
-    # It cannot write into memory that is given: in blocks, copied while in cache.
-    rows = max(1, BLOCK // b.shape[1])
-    for start in range(0, a.shape[0], rows):
-        stretch = slice(start, start + rows)
-        out[stretch] = _inner(a[stretch], narrow)
-    return out
+    """Copy nothing but the narrow operand, and a result where it comes out by columns."""
+    if a.numel() < b.numel():
+        result = _inner(a.contiguous(), b.t())
+    elif not a.is_contiguous():
+        result = _inner(b.t().contiguous(), a).t()
+    elif out is None:
+        result = _inner(a, b.t().contiguous())
+    else:
+        # It cannot write into memory that is given: in blocks, copied while in cache.
+        narrow, rows = b.t().contiguous(), max(1, BLOCK // b.shape[1])
+        for start in range(0, a.shape[0], rows):
+            stretch = slice(start, start + rows)
+            out[stretch] = _inner(a[stretch], narrow)
+        return out
+    return result.contiguous() if out is None else out.copy_(result)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

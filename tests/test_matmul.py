@@ -37,6 +37,9 @@ def test_product(size, dtype, in_place):
     rows, length, columns = size
     a, b = uniform(rows, length, dtype=dtype) - 0.5, uniform(length, columns, dtype=dtype, seed=1)
     exact, scale = a.double() @ b.double(), a.double().abs() @ b.double()
+    for narrow in layouts(b.t()).values():
+        for wide in layouts(a.t()).values():
+            assert_close(matmul.product(narrow, wide), exact.t(), scale.t(), length + 3)
     for wide in layouts(a).values():
         for narrow in layouts(b).values():
             out = torch.full((rows, columns), torch.nan, dtype=dtype) if in_place else None
@@ -73,6 +76,10 @@ def test_only_dense_operands_go_to_onednn(monkeypatch):
     for wide in layouts(a).values():
         matmul.product(wide, b)
     assert taken == [((600, 300), (40, 300)), ((40, 300), (600, 300)), ((600, 300), (40, 300))]
+    for wide in layouts(a.t()).values():
+        matmul.product(b.t(), wide)
+    assert taken[3:] == [((40, 300), (600, 300))] * 3
+    taken.clear()
     for x, y in [(a.double(), b.double()), (a[:20], b[:, :2]), (a.to(torch.complex64), b + 0j)]:
         matmul.product(x, y)
-    assert len(taken) == 3
+    assert not taken
