@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .blocks import SLAB, boxes, by_stride, cut, rows_in
-from .matmul import BLOCK, LONG, by_columns, product, products, wants_columns
+from .matmul import BLOCK, by_columns, product, products, wants_columns
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
@@ -260,8 +260,7 @@ def gram(x: Tensor, mode: int, dtype: torch.dtype | None = None) -> Tensor:
             .to(dtype)
             .reshape(x.shape[at], block.numel() // max(1, x.shape[at]))
         )
-        for part in rows.split(LONG, 1):
-            out += part @ conjugate(part).t()
+        out += product(rows, conjugate(rows).t())
     return out
 
 

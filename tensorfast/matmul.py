@@ -94,10 +94,14 @@ def wants_columns(wide: Tensor, columns: int) -> bool:
 
 
 def _for_onednn(a: Tensor, b: Tensor) -> bool:
-    """Whether the wide operand lies as oneDNN takes it; other views run a thousand times slower."""
-    wide = a if a.numel() >= b.numel() else b
+    """Whether the operands lie as oneDNN takes them, or the one that does not is small.
+
+    A wide operand may be row-major or column-major; other views run a thousand times slower.
+    """
+    wide, narrow = (a, b.t()) if a.numel() >= b.numel() else (b, a)
     dense = wide.is_contiguous() or wide.t().is_contiguous()
-    return dense and len(b) <= LONG_INNER and _is_work_for_onednn(a, b.shape[1])
+    cheap = narrow.is_contiguous() or 4 * narrow.numel() <= wide.numel()
+    return dense and cheap and len(b) <= LONG_INNER and _is_work_for_onednn(a, b.shape[1])
 
 
 def _is_work_for_onednn(wide: Tensor, columns: int) -> bool:

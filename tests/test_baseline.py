@@ -27,9 +27,9 @@ def blocks(request, monkeypatch):
     """Run small problems as if memory were small too, so that each is cut many times."""
     if request.param == "many blocks":
         monkeypatch.setattr(baseline, "SLAB", 60)
+        monkeypatch.setattr(matmul, "LONG", 4)
         for module in (baseline, matmul):
             monkeypatch.setattr(module, "BLOCK", 40)
-            monkeypatch.setattr(module, "LONG", 4)
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
