@@ -98,10 +98,11 @@ def _for_onednn(a: Tensor, b: Tensor) -> bool:
 
     A wide operand may be row-major or column-major; other views run a thousand times slower.
     """
+    if len(b) > LONG_INNER or not _is_work_for_onednn(a, b.shape[1]):
+        return False
     wide, narrow = (a, b.t()) if a.numel() >= b.numel() else (b, a)
     dense = wide.is_contiguous() or wide.t().is_contiguous()
-    cheap = narrow.is_contiguous() or 4 * narrow.numel() <= wide.numel()
-    return dense and cheap and len(b) <= LONG_INNER and _is_work_for_onednn(a, b.shape[1])
+    return dense and (narrow.is_contiguous() or 4 * narrow.numel() <= wide.numel())
 
 
 def _is_work_for_onednn(wide: Tensor, columns: int) -> bool:
