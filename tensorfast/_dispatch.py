@@ -11,7 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Explanation", "Implementation", "Problem", "choose", "explain", "register", "runner"]
+__all__ = [
+    "Cost",
+    "Explanation",
+    "Implementation",
+    "Problem",
+    "choose",
+    "explain",
+    "register",
+    "runner",
+]
 
 #: Every name that ``impl=`` may take besides ``"auto"``, fastest kind first.
 NAMES = ("cuda", "triton", "cpp", "torch", "reference")
@@ -40,6 +49,10 @@ class Problem:
     mode, rank : int
         The mode at hand and the number of columns, where the operation has them.
     precision : str or None
+    strides : tuple of int
+        Of ``x``; empty where the operation has none.
+    capability : int
+        Compute capability of a GPU times ten, 0 where it is not known.
     """
 
     op: str
@@ -49,6 +62,31 @@ class Problem:
     mode: int = 0
     rank: int = 0
     precision: str | None = "ieee"
+    strides: tuple[int, ...] = ()
+    capability: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an implementation is expected to take.
+
+    Attributes
+    ----------
+    seconds : float
+        Comparable within one operation.
+    flops, bytes : float
+        Multiplications and additions; traffic with the memory.
+    """
+
+    seconds: float
+    flops: float
+    bytes: float
+
+    def __str__(self) -> str:
+        return (
+            f"predicted {self.seconds:.2e} s, {self.flops * 1e-9:.3g} GFLOP, "
+            f"{self.bytes * 1e-9:.3g} GB"
+        )
 
 
 @dataclass(frozen=True)
@@ -62,14 +100,14 @@ class Implementation:
     run : callable
         Takes the operation's arguments.
     cost : callable
-        `Problem` -> predicted seconds, comparable within one operation.
+        `Problem` -> `Cost`; asked only where there is no reason against.
     unsupported_reasons : callable
         `Problem` -> every reason why this implementation cannot serve it; empty if it can.
     """
 
     name: str
     run: Callable[..., Any]
-    cost: Callable[[Problem], float]
+    cost: Callable[[Problem], Cost]
     unsupported_reasons: Callable[[Problem], list[str]] = lambda problem: []
 
 
@@ -81,18 +119,21 @@ class Explanation:
     ----------
     problem : Problem
     chosen : str
+    cost : Cost
+        What the chosen one is expected to take.
     reasons : dict of str to tuple of str
         Why each implementation that was not chosen was not.
     """
 
     problem: Problem
     chosen: str
+    cost: Cost
     reasons: dict[str, tuple[str, ...]]
 
     def __str__(self) -> str:
         p = self.problem
         lines = [f"{p.op} of shape {p.shape}, {p.dtype}, {p.device}: {self.chosen}"]
-        lines += [f"  {self.chosen:<10} runs"]
+        lines += [f"  {self.chosen:<10} runs; {self.cost}"]
         lines += [f"  {name:<10} {'; '.join(why)}" for name, why in self.reasons.items()]
         return "\n".join(lines)
 
@@ -140,7 +181,7 @@ def choose(problem: Problem, impl: str = "auto") -> Implementation:
         if not able:
             table = "; ".join(f"{n}: {', '.join(_reasons(n, problem))}" for n in NAMES)
             raise TypeError(f"{problem.op}: no implementation serves {problem}: {table}")
-        return min(able, key=lambda i: i.cost(problem))
+        return min(able, key=lambda i: i.cost(problem).seconds)
     known(problem.op, impl)
     reasons = _reasons(impl, problem)
     if reasons:
@@ -198,7 +239,6 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         if not why and impl != "auto":
             why = [f"impl={impl!r} was asked for"]
         elif not why:
-            mine, best = (_registry[name][n].cost(problem) for n in (other, chosen.name))
-            why = [f"supported; predicted {mine:.2e} s, {chosen.name} {best:.2e} s"]
+            why = [f"supported; {_registry[name][other].cost(problem)}"]
         reasons[other] = tuple(why)
-    return Explanation(problem, chosen.name, reasons)
+    return Explanation(problem, chosen.name, chosen.cost(problem), reasons)

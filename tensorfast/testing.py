@@ -21,7 +21,15 @@ from torch import Tensor
 from . import arrays, reference
 from .precision import compute_dtype, solve_dtype, unit_roundoff
 
-__all__ = ["PROBLEMS", "Problem", "assert_close", "planted", "poisoned_memory", "random_cp"]
+__all__ = [
+    "PROBLEMS",
+    "Problem",
+    "assert_close",
+    "normal",
+    "planted",
+    "poisoned_memory",
+    "random_cp",
+]
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,23 @@ PROBLEMS = (
     Problem("ragged5", (2, 7, 1, 5, 3), 4),
     Problem("prime5_rank1", (3, 5, 2, 7, 3), 1),
 )
+
+
+def normal(shape: Sequence[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Return standard normal entries, the same for every type up to rounding.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    dtype : torch.dtype
+    seed : int
+
+    Returns
+    -------
+    Tensor
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(tuple(shape), generator=generator, dtype=solve_dtype(dtype)).to(dtype)
 
 
 def random_cp(

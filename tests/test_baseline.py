@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tensorfast import baseline, matmul, reference, unfold
 from tensorfast.precision import compute_dtype, solve_dtype
-from tensorfast.testing import assert_close, poisoned_memory
+from tensorfast.testing import assert_close, normal, poisoned_memory
 
 SHAPES = [(7, 5, 6, 4), (1, 5, 1, 4), (30, 2, 3, 2), (2, 3, 2, 30)]
 GROUPS = [(lo, hi) for lo, hi in itertools.combinations(range(5), 2) if hi - lo < 4]
@@ -32,13 +32,10 @@ def blocks(request, monkeypatch):
             monkeypatch.setattr(module, "BLOCK", 40)
 
 
-def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=solve_dtype(dtype)).to(dtype)
-
-
-def every_second(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    whole = normal(*(2 * n for n in shape), dtype=dtype, seed=seed)
+def every_second(
+    shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0
+) -> Tensor:
+    whole = normal([2 * n for n in shape], dtype, seed)
     return whole[(slice(None, None, 2),) * len(shape)]
 
 
@@ -58,9 +55,9 @@ def against_formula(call, formula, *operands: Tensor, length: int) -> None:
 @pytest.mark.parametrize(("lo", "hi"), GROUPS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_contract_data(shape, lo, hi, sliced, dtype):
-    x = (every_second if sliced else normal)(*shape, dtype=dtype)
+    x = (every_second if sliced else normal)(shape, dtype=dtype)
     group = math.prod(shape[lo:hi])
-    k = normal(group, 3, seed=1)
+    k = normal((group, 3), seed=1)
 
     def formula(x, k):
         moved = x.movedim(tuple(range(lo, hi)), tuple(range(4 - hi + lo, 4)))
@@ -76,7 +73,7 @@ def test_contract_data(shape, lo, hi, sliced, dtype):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_contract_partial(shape, lo, hi):
     group = math.prod(shape[lo:hi])
-    p, k = normal(*shape, 3), normal(group, 3, seed=1)
+    p, k = normal((*shape, 3)), normal((group, 3), seed=1)
 
     def formula(p, k):
         rows = k.reshape(*shape[lo:hi], *[1] * (4 - hi), 3)
@@ -94,8 +91,8 @@ def test_contract_partial(shape, lo, hi):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_contract_sides(shape, lo, hi, sliced, dtype):
     left, right = math.prod(shape[:lo]), math.prod(shape[hi:])
-    x = (every_second if sliced else normal)(*shape, dtype=dtype)
-    operands = x, normal(left, 3, seed=1), normal(right, 3, seed=2)
+    x = (every_second if sliced else normal)(shape, dtype=dtype)
+    operands = x, normal((left, 3), seed=1), normal((right, 3), seed=2)
 
     def formula(x, a, b):
         flat = x.reshape(left, -1, right)
@@ -114,8 +111,8 @@ def test_contract_sides(shape, lo, hi, sliced, dtype):
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_operation_in_blocks(shape, order, dtype):
-    x = normal(*shape, dtype=dtype).permute(order)
-    factors = [normal(n, 3, seed=n) for n in x.shape]
+    x = normal(shape, dtype=dtype).permute(order)
+    factors = [normal((n, 3), seed=n) for n in x.shape]
     for mode, size in enumerate(x.shape):
         others = [u for n, u in enumerate(factors) if n != mode]
         against_formula(
@@ -146,10 +143,10 @@ def test_every_operation_in_blocks(shape, order, dtype):
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_cross(shape, order, sliced, dtype):
-    x = (every_second if sliced else normal)(*shape, dtype=dtype).permute(order)
+    x = (every_second if sliced else normal)(shape, dtype=dtype).permute(order)
     for mode, size in enumerate(x.shape):
         sizes = [2 if n == mode else s for n, s in enumerate(x.shape)]
-        y = normal(*sizes, dtype=compute_dtype(dtype), seed=1)
+        y = normal(sizes, dtype=compute_dtype(dtype), seed=1)
         # Its own order of memory, and that of ``x``.
         as_x = y.permute(baseline.by_stride(x)).contiguous().permute(inverse(baseline.by_stride(x)))
         for laid in (y, as_x):
@@ -170,7 +167,7 @@ def test_cross(shape, order, sliced, dtype):
 )
 def test_scalars_and_grams_of_factors_are_in_double_precision(dtype):
     wide = torch.promote_types(dtype, torch.float64)
-    parts = normal(40, 6), normal(40, 6, seed=1)
+    parts = normal((40, 6)), normal((40, 6), seed=1)
     factor = torch.complex(*parts).to(dtype) if dtype.is_complex else parts[0].to(dtype)
     for laid in (factor, factor.t().contiguous().t(), factor[::2], factor[:, 1:]):
         gram = baseline.gram_of_columns(laid)
@@ -221,8 +218,8 @@ class Largest(TorchDispatchMode):
 def test_mttkrp_copies_no_tensor_and_forms_one_side_at_a_time(mode, order, monkeypatch):
     monkeypatch.setattr(baseline, "BLOCK", 1000)
     shape, rank = (12, 13, 14, 15), 4
-    x = normal(*shape).permute(order)
-    others = [normal(n, rank, seed=n) for m, n in enumerate(x.shape) if m != mode]
+    x = normal(shape).permute(order)
+    others = [normal((n, rank), seed=n) for m, n in enumerate(x.shape) if m != mode]
     with Largest() as largest:
         baseline.mttkrp(x, others, mode)
     at = baseline.by_stride(x).index(mode)
@@ -237,17 +234,17 @@ def test_the_intermediate_of_two_sides_never_exists(shape, lay, monkeypatch):
     monkeypatch.setattr(baseline, "BLOCK", 1000)
     monkeypatch.setattr(baseline, "SLAB", 1000)
     rank = 16
-    x = lay(*shape, dtype=torch.float16 if lay is normal else torch.float32)
-    sides = normal(shape[0], rank, seed=1), normal(shape[2], rank, seed=2)
+    x = lay(shape, dtype=torch.float16 if lay is normal else torch.float32)
+    sides = normal((shape[0], rank), seed=1), normal((shape[2], rank), seed=2)
     with Largest() as largest:
         baseline.contract_sides(x, 1, 2, *sides)
     assert largest.elements <= 1000
 
 
 LIFTED = {
-    "contract_data": lambda x, n: baseline.contract_data(x, n, n + 1, normal(x.shape[n], 1)),
-    "mttkrp": lambda x, n: baseline.mttkrp(x, [normal(s, 1) for s in others(x, n)], n),
-    "ttm": lambda x, n: baseline.ttm(x, normal(2, x.shape[n]), n),
+    "contract_data": lambda x, n: baseline.contract_data(x, n, n + 1, normal((x.shape[n], 1))),
+    "mttkrp": lambda x, n: baseline.mttkrp(x, [normal((s, 1)) for s in others(x, n)], n),
+    "ttm": lambda x, n: baseline.ttm(x, normal((2, x.shape[n])), n),
     "cross": lambda x, n: baseline.cross(x, x.narrow(n, 0, 2).to(torch.float32), n),
     "sum_of_squares": lambda x, n: baseline.sum_of_squares(x),
 }
@@ -264,7 +261,7 @@ def test_what_is_lifted_is_small_whichever_modes_are_long(long, lay, call, monke
     monkeypatch.setattr(baseline, "BLOCK", 400)
     monkeypatch.setattr(baseline, "SLAB", 200)
     shape = [60 if n in long else 1 for n in range(3)]
-    x = lay(*shape, dtype=torch.float16 if lay is normal else torch.float32)
+    x = lay(shape, dtype=torch.float16 if lay is normal else torch.float32)
     for mode in long:
         with Largest() as largest:
             call(x, mode)
@@ -274,7 +271,7 @@ def test_what_is_lifted_is_small_whichever_modes_are_long(long, lay, call, monke
 @pytest.mark.parametrize("mode", [0, 1])
 def test_a_gram_matrix_is_summed_in_slabs_of_the_long_mode(mode, monkeypatch):
     monkeypatch.setattr(baseline, "SLAB", 200)
-    for x in (normal(2, 3, 900, dtype=torch.float16), normal(1, 3, 900), normal(3, 1, 900)):
+    for x in (normal((2, 3, 900), dtype=torch.float16), normal((1, 3, 900)), normal((3, 1, 900))):
         with Largest() as largest:
             baseline.gram(x, mode)
         assert largest.elements <= 400
@@ -283,15 +280,15 @@ def test_a_gram_matrix_is_summed_in_slabs_of_the_long_mode(mode, monkeypatch):
 @pytest.mark.parametrize("lay", [normal, every_second], ids=["half", "sliced"])
 def test_data_that_is_lifted_is_not_promoted_whole(lay, monkeypatch):
     monkeypatch.setattr(baseline, "SLAB", 200)
-    x = lay(60, 50, 1, dtype=torch.float16 if lay is normal else torch.float32)
-    factors = [normal(n, 1, dtype=torch.float64) for n in (50, 1)]
+    x = lay((60, 50, 1), dtype=torch.float16 if lay is normal else torch.float32)
+    factors = [normal((n, 1), dtype=torch.float64) for n in (50, 1)]
     with Largest() as largest:
         assert baseline.mttkrp(x, factors, 0).dtype == torch.float64
     assert largest.elements <= 200
 
 
 def test_largest_sees_a_copy():
-    x = normal(4, 5)
+    x = normal((4, 5))
     with Largest() as largest:
         x.t().reshape(-1)
     assert largest.elements == 20
@@ -302,8 +299,8 @@ def test_largest_sees_a_copy():
 
 @pytest.mark.parametrize("mode", range(3))
 def test_ttm_copies_no_tensor(mode):
-    for x in (normal(20, 30, 40), normal(40, 30, 20).permute(2, 1, 0)):
-        matrix = normal(2, x.shape[mode], seed=1)
+    for x in (normal((20, 30, 40)), normal((40, 30, 20)).permute(2, 1, 0)):
+        matrix = normal((2, x.shape[mode]), seed=1)
         with Largest() as largest:
             baseline.ttm(x, matrix, mode)
         assert largest.elements <= 2 * x.numel() // x.shape[mode]

@@ -7,11 +7,12 @@ import pytest
 
 import tensorfast as tf
 from tensorfast import _dispatch
-from tensorfast._dispatch import Implementation, Problem, choose, explain, register, runner
+from tensorfast._dispatch import Cost, Implementation, Problem, choose, explain, register, runner
 
 X = np.ones((4, 5, 6), dtype=np.float32)
 U = [np.ones((n, 2), dtype=np.float32) for n in X.shape]
-PROBLEM = Problem("mttkrp", X.shape, "float32", "cpu", mode=1, rank=2)
+PROBLEM = Problem("mttkrp", X.shape, "float32", "cpu", mode=1, rank=2, strides=(30, 6, 1))
+NOTHING = Cost(0.0, 0.0, 0.0)
 
 CALLS = {
     "mttkrp": (X, U, 1),
@@ -45,7 +46,7 @@ def triton(registry):
             found.append(f"the type is {problem.dtype}; it has float16")
         return found
 
-    kernel = Implementation("triton", fails, cost=lambda p: 0.0, unsupported_reasons=reasons)
+    kernel = Implementation("triton", fails, cost=lambda p: NOTHING, unsupported_reasons=reasons)
     register("mttkrp", kernel)
     return kernel
 
@@ -57,7 +58,8 @@ def test_explain_names_the_choice_and_a_reason_for_every_other(op, by):
     assert explanation.chosen == "torch"
     assert set(explanation.reasons) == {"cuda", "triton", "cpp", "reference"}
     assert all(explanation.reasons.values())
-    assert explanation.reasons["triton"] == ("this installation has no Triton kernel for it",)
+    assert explanation.reasons["triton"] == ("x is on cpu; the kernels run on CUDA",)
+    assert explanation.reasons["cpp"] == ("this installation has no compiled CPU kernel for it",)
     assert explanation.reasons["reference"][0].startswith("supported; predicted ")
     assert explanation.problem.op == op
 
@@ -67,7 +69,8 @@ def test_explain_prints_a_table():
     first, *rows = text.splitlines()
     assert first == "mttkrp of shape (4, 5, 6), float32, cpu: torch"
     assert [row.split()[0] for row in rows] == ["torch", "cuda", "triton", "cpp", "reference"]
-    assert rows[0].split() == ["torch", "runs"]
+    assert rows[0].split()[:3] == ["torch", "runs;", "predicted"]
+    assert rows[0].endswith(" s, 4.8e-07 GFLOP, 1e-06 GB")
 
 
 def test_explain_describes_the_problem_as_the_call_would():
@@ -84,7 +87,7 @@ def test_explain_describes_the_problem_as_the_call_would():
 @pytest.mark.usefixtures("registry")
 def test_explain_computes_nothing():
     for op, call in CALLS.items():
-        register(op, Implementation("torch", fails, cost=lambda p: 0.0))
+        register(op, Implementation("torch", fails, cost=lambda p: NOTHING))
         assert explain(op, *call).chosen == "torch"
     with pytest.raises(AssertionError, match="nothing may be computed"):
         tf.gram(X, 1)
@@ -119,7 +122,7 @@ def test_explain_knows_its_operations(op):
         (None, "impl is None; expected 'auto' or one of"),
         (3, "impl is 3; expected 'auto' or one of"),
         ("cuda", "impl='cuda' cannot serve this call: this installation has no CUDA C++ kernel"),
-        ("triton", "impl='triton' cannot serve this call: this installation has no Triton kernel"),
+        ("triton", "impl='triton' cannot serve this call: x is on cpu; the kernels run on CUDA"),
         ("cpp", "impl='cpp' cannot serve this call: this installation has no compiled CPU kernel"),
     ],
 )
@@ -161,7 +164,9 @@ def test_the_cheapest_that_supports_the_problem_is_chosen(triton):
 
 @pytest.mark.usefixtures("registry")
 def test_cost_decides_and_may_depend_on_the_problem():
-    register("gram", Implementation("cpp", fails, cost=lambda p: -1.0 if p.rank > 8 else 1e9))
+    register(
+        "gram", Implementation("cpp", fails, cost=lambda p: Cost(-1.0 if p.rank > 8 else 1e9, 0, 0))
+    )
     small = Problem("gram", (4, 4), "float32", "cpu", rank=4)
     assert choose(small).name == "torch"
     assert choose(dataclasses.replace(small, rank=9)).name == "cpp"
@@ -171,7 +176,8 @@ def test_an_operation_nobody_serves_names_every_implementation(registry):
     registry["gram"].clear()
     for name in ("torch", "reference"):
         register(
-            "gram", Implementation(name, fails, lambda p: 0.0, lambda p, n=name: [f"{n} is shy"])
+            "gram",
+            Implementation(name, fails, lambda p: NOTHING, lambda p, n=name: [f"{n} is shy"]),
         )
     with pytest.raises(TypeError, match=r"gram: no implementation serves .*") as caught:
         tf.gram(X, 0)
@@ -190,25 +196,29 @@ def test_an_exception_is_not_swallowed_into_a_fallback():
     def breaks(*_):
         raise MemoryError("the kernel broke")
 
-    register("gram", Implementation("torch", breaks, cost=lambda p: 0.0))
+    register("gram", Implementation("torch", breaks, cost=lambda p: NOTHING))
     with pytest.raises(MemoryError, match="the kernel broke"):
         tf.gram(X, 0)
 
 
 def test_a_name_outside_the_list_is_not_registered():
     with pytest.raises(ValueError, match=r"register: name is 'numba'; expected one of \('cuda',"):
-        register("gram", Implementation("numba", fails, cost=lambda p: 0.0))
+        register("gram", Implementation("numba", fails, cost=lambda p: NOTHING))
     assert "numba" not in _dispatch._registry["gram"]
 
 
 @pytest.mark.parametrize("op", CALLS)
 def test_costs_grow_with_the_problem(op):
     for implementation in _dispatch._registry[op].values():
-        costs = [
-            implementation.cost(Problem(op, (n, n, n), "float32", "cpu", rank=8))
-            for n in (4, 40, 400)
-        ]
-        assert 0 < costs[0] < costs[1] < costs[2]
+        for device in ("cpu", "cuda"):
+            costs = [
+                implementation.cost(
+                    Problem(op, (n,) * 3, "float32", device, rank=8, strides=(n * n, n, 1))
+                )
+                for n in (4, 40, 400)
+            ]
+            for one in (lambda c: c.seconds, lambda c: c.flops, lambda c: c.bytes):
+                assert 0 < one(costs[0]) < one(costs[1]) < one(costs[2])
 
 
 def test_torch_is_preferred_to_the_reference_at_every_size():

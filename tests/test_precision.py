@@ -312,14 +312,14 @@ def test_threads_do_not_take_the_precision_from_each_other(monkeypatch):
     both_inside, first_has_left = threading.Barrier(2, timeout=30), threading.Event()
     seen = {}
 
-    def run(x, mode, dtype):
+    def run(x, mode, dtype, precision):
         both_inside.wait()
         if x.shape[0] == 2:
             assert first_has_left.wait(timeout=30)
         seen[x.shape[0]] = MATMUL.fp32_precision
         return torch.zeros(x.shape[mode], x.shape[mode], dtype=dtype)
 
-    replaced = _dispatch.Implementation("torch", run, cost=lambda p: 0.0)
+    replaced = _dispatch.Implementation("torch", run, cost=lambda p: _dispatch.Cost(0.0, 0.0, 0.0))
     monkeypatch.setitem(_dispatch._registry["gram"], "torch", replaced)
     with ThreadPoolExecutor(2) as pool:
         first, second = (pool.submit(tf.gram, torch.ones(n, n), 0) for n in (1, 2))

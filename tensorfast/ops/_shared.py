@@ -11,7 +11,14 @@ from torch import Tensor
 from .. import _check, arrays
 from .._dispatch import Problem
 
-__all__ = ["bring_weights", "describe_tensor", "gradient_of", "map_over_batch", "unfolded"]
+__all__ = [
+    "as_torch_is_set",
+    "bring_weights",
+    "describe_tensor",
+    "gradient_of",
+    "map_over_batch",
+    "unfolded",
+]
 
 
 def bring_weights(op: str, weights: Any, rank: int) -> Tensor | None:
@@ -40,7 +47,24 @@ def unfolded(x: Tensor, mode: int) -> Tensor:
 def describe_tensor(op: str, x: Tensor, **more: Any) -> Problem:
     """Describe a call by its tensor for the dispatch."""
     dtype = str(x.dtype).removeprefix("torch.")
-    return Problem(op=op, shape=tuple(x.shape), dtype=dtype, device=x.device.type, **more)
+    capability = 0
+    if x.is_cuda and torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability(x.device)
+        capability = 10 * major + minor
+    return Problem(
+        op=op,
+        shape=tuple(x.shape),
+        dtype=dtype,
+        device=x.device.type,
+        strides=tuple(x.stride()),
+        capability=capability,
+        **more,
+    )
+
+
+def as_torch_is_set(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Drop the last argument, the precision: torch's own products follow `matmul_precision`."""
+    return lambda *arguments: run(*arguments[:-1])
 
 
 def map_over_batch(op: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, int]]:

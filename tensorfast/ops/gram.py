@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .. import _check, _dispatch, arrays, baseline, reference
 from ..precision import compute_dtype, matmul_precision, solve_dtype
-from ._shared import describe_tensor, gradient_of, map_over_batch
+from . import _cost
+from ._shared import as_torch_is_set, describe_tensor, gradient_of, map_over_batch
+from ._triton import triton
 from .ttm import _ttm
+
+if TYPE_CHECKING:
+    from ..kernels.devices import Chip
 
 __all__ = ["gram"]
 
@@ -82,7 +88,7 @@ def _gram(x: Tensor, mode: int, double: bool, precision: str | None, impl: str) 
     run = _dispatch.runner(_problem(x, mode, precision), impl)
     with matmul_precision(precision, x.device):
         # The fake kernel promises C order.
-        return run(x, mode, _result_dtype(x.dtype, double)).contiguous()
+        return run(x, mode, _result_dtype(x.dtype, double), precision).contiguous()
 
 
 @_gram.register_fake
@@ -116,12 +122,33 @@ def _described(
     return _problem(*_arguments(x, mode, precision), precision)
 
 
-def _cost(p: _dispatch.Problem) -> float:
-    return 1e-5 + math.prod(p.shape) * (2 * p.rank / 1e11 + 4 / 2e10)
+def _torch_cost(p: _dispatch.Problem) -> _dispatch.Cost:
+    return _cost.contraction(p, p.rank * p.rank)
+
+
+def _reference_cost(p: _dispatch.Problem) -> _dispatch.Cost:
+    """Count a permuted copy of the tensor."""
+    return _cost.contraction(p, p.rank * p.rank, math.prod(p.shape), calls=10)
+
+
+def _load() -> Callable[..., Tensor]:
+    from ..kernels.gram import gram as launch
+
+    return launch
+
+
+def _triton_cost(p: _dispatch.Problem, precision: str, chip: Chip) -> tuple[float, float, float]:
+    from ..kernels.gram import cost
+
+    return cost(p.shape, p.mode, p.dtype, precision, chip)
 
 
 _dispatch.describe("gram", _described)
-_dispatch.register("gram", _dispatch.Implementation("torch", baseline.gram, _cost))
+_dispatch.register("gram", triton(_load, _triton_cost))
 _dispatch.register(
-    "gram", _dispatch.Implementation("reference", reference.gram, lambda p: 1e-4 + 4 * _cost(p))
+    "gram", _dispatch.Implementation("torch", as_torch_is_set(baseline.gram), _torch_cost)
+)
+_dispatch.register(
+    "gram",
+    _dispatch.Implementation("reference", as_torch_is_set(reference.gram), _reference_cost),
 )

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .. import _check, _dispatch, arrays, baseline, reference
 from ..precision import common_dtype, matmul_precision
-from ._shared import bring_weights, describe_tensor, gradient_of, map_over_batch
+from . import _cost
+from ._shared import as_torch_is_set, bring_weights, describe_tensor, gradient_of, map_over_batch
+from ._triton import triton
+
+if TYPE_CHECKING:
+    from ..kernels.devices import Chip
 
 __all__ = ["khatri_rao"]
 
@@ -84,7 +89,7 @@ def _khatri_rao(factors: Sequence[Tensor], weights: Tensor | None, impl: str) ->
     lifted = [factor.to(dtype) for factor in factors]
     run = _dispatch.runner(_problem(factors), impl)
     with matmul_precision("ieee", factors[0].device):
-        out = run(lifted, weights)
+        out = run(lifted, weights, None)
     # A custom op may not return its argument, and the fake kernel promises C order.
     return (
         out.clone(memory_format=torch.contiguous_format) if out is factors[0] else out.contiguous()
@@ -146,18 +151,36 @@ def _described(
     return _problem(_arguments(factors, weights, skip)[0])
 
 
-def _rows(p: _dispatch.Problem) -> float:
-    return float(math.prod(p.shape) * p.rank)
+def _torch_cost(p: _dispatch.Problem) -> _dispatch.Cost:
+    """One write for each pair of factors."""
+    results = math.prod(p.shape) * p.rank
+    return _cost.streaming(p, (len(p.shape) - 1) * results, results, calls=len(p.shape))
+
+
+def _reference_cost(p: _dispatch.Problem) -> _dispatch.Cost:
+    results = math.prod(p.shape) * p.rank
+    return _cost.streaming(p, len(p.shape) * results, 3 * results, calls=10)
+
+
+def _load() -> Callable[..., Tensor]:
+    from ..kernels.khatri_rao import khatri_rao as launch
+
+    return launch
+
+
+def _triton_cost(p: _dispatch.Problem, precision: str, chip: Chip) -> tuple[float, float, float]:
+    from ..kernels.khatri_rao import cost
+
+    return cost(p.shape, p.rank, p.dtype, chip)
 
 
 _dispatch.describe("khatri_rao", _described)
+_dispatch.register("khatri_rao", triton(_load, _triton_cost))
 _dispatch.register(
     "khatri_rao",
-    _dispatch.Implementation("torch", baseline.khatri_rao, cost=lambda p: _rows(p) / 1e9),
+    _dispatch.Implementation("torch", as_torch_is_set(baseline.khatri_rao), _torch_cost),
 )
 _dispatch.register(
     "khatri_rao",
-    _dispatch.Implementation(
-        "reference", reference.khatri_rao, cost=lambda p: 2 * _rows(p) / 1e9 + 1e-4
-    ),
+    _dispatch.Implementation("reference", as_torch_is_set(reference.khatri_rao), _reference_cost),
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,9 +12,20 @@ from torch import Tensor
 from .. import _check, _dispatch, arrays, baseline, reference
 from ..blocks import middle
 from ..precision import common_dtype, matmul_precision
-from ._shared import bring_weights, describe_tensor, gradient_of, map_over_batch
+from . import _cost
+from ._shared import (
+    as_torch_is_set,
+    bring_weights,
+    describe_tensor,
+    gradient_of,
+    map_over_batch,
+)
+from ._triton import triton
 from .khatri_rao import _khatri_rao
 from .ttm import _ttm
+
+if TYPE_CHECKING:
+    from ..kernels.devices import Chip
 
 __all__ = ["mttkrp"]
 
@@ -117,7 +128,7 @@ def _mttkrp(
     run = _dispatch.runner(_problem(x, others, mode, precision), impl)
     with matmul_precision(precision, x.device):
         # The fake kernel promises C order.
-        return run(x, others, mode, weights).contiguous()
+        return run(x, others, mode, weights, precision).contiguous()
 
 
 @_mttkrp.register_fake
@@ -194,18 +205,39 @@ def _described(
     return _problem(tensor, others, n, precision)
 
 
-def _torch_cost(p: _dispatch.Problem) -> float:
-    """Return the time of one pass at a GEMM rate and one read at memory speed."""
-    return 1e-5 + math.prod(p.shape) * (2 * p.rank / 1e11 + 4 / 2e10)
+def _torch_cost(p: _dispatch.Problem) -> _dispatch.Cost:
+    """One read of ``x``, the Khatri-Rao product of each side, what is between the two sides."""
+    left, right = math.prod(p.shape[: p.mode]), math.prod(p.shape[p.mode + 1 :])
+    formed = sum(side * p.rank for side in (left, right) if side > 1)
+    if left > 1 and right > 1:
+        formed += math.prod(p.shape) // max(left, right) * p.rank
+    return _cost.contraction(p, p.shape[p.mode] * p.rank, formed, calls=3)
 
 
-def _reference_cost(p: _dispatch.Problem) -> float:
-    """Return the time to write and read intermediates of up to R times the tensor."""
-    return 1e-4 + math.prod(p.shape) * p.rank * 8 / 1e10
+def _reference_cost(p: _dispatch.Problem) -> _dispatch.Cost:
+    """Intermediates of up to R times the tensor."""
+    return _cost.contraction(p, 0, math.prod(p.shape) * p.rank, calls=10)
+
+
+def _load() -> Callable[..., Tensor]:
+    from ..kernels.mttkrp import mttkrp as launch
+
+    return launch
+
+
+def _triton_cost(p: _dispatch.Problem, precision: str, chip: Chip) -> tuple[float, float, float]:
+    from ..kernels.mttkrp import cost
+
+    return cost(p.shape, p.strides, p.mode, p.rank, p.dtype, precision, chip)
 
 
 _dispatch.describe("mttkrp", _described)
-_dispatch.register("mttkrp", _dispatch.Implementation("torch", baseline.mttkrp, _torch_cost))
+_dispatch.register("mttkrp", triton(_load, _triton_cost))
 _dispatch.register(
-    "mttkrp", _dispatch.Implementation("reference", reference.mttkrp, _reference_cost)
+    "mttkrp",
+    _dispatch.Implementation("torch", as_torch_is_set(baseline.mttkrp), _torch_cost),
+)
+_dispatch.register(
+    "mttkrp",
+    _dispatch.Implementation("reference", as_torch_is_set(reference.mttkrp), _reference_cost),
 )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .. import _check, _dispatch, arrays, baseline, reference
 from ..precision import common_dtype, compute_dtype, matmul_precision
-from ._shared import describe_tensor, gradient_of, map_over_batch, unfolded
+from . import _cost
+from ._shared import as_torch_is_set, describe_tensor, gradient_of, map_over_batch, unfolded
+from ._triton import triton
+
+if TYPE_CHECKING:
+    from ..kernels.devices import Chip
 
 __all__ = ["multi_ttm", "ttm"]
 
@@ -119,7 +124,7 @@ def _ttm(
     run = _dispatch.runner(_problem(x, matrix, mode, transpose, precision), impl)
     with matmul_precision(precision, x.device):
         # The fake kernel promises C order.
-        return run(x, matrix, mode, transpose).contiguous()
+        return run(x, matrix, mode, transpose, precision).contiguous()
 
 
 @_ttm.register_fake
@@ -270,12 +275,33 @@ def _described(
     return _problem(tensor, a, n, transpose, precision)
 
 
-def _cost(p: _dispatch.Problem) -> float:
-    return 1e-5 + math.prod(p.shape) * (2 * p.rank / 1e11 + 4 / 2e10)
+def _torch_cost(p: _dispatch.Problem) -> _dispatch.Cost:
+    return _cost.contraction(p, math.prod(p.shape) // max(1, p.shape[p.mode]) * p.rank)
+
+
+def _reference_cost(p: _dispatch.Problem) -> _dispatch.Cost:
+    """Count a permuted copy of the tensor, and one of the result."""
+    return _cost.contraction(p, 0, math.prod(p.shape) * (1 + p.rank), calls=10)
+
+
+def _load() -> Callable[..., Tensor]:
+    from ..kernels.ttm import ttm as launch
+
+    return launch
+
+
+def _triton_cost(p: _dispatch.Problem, precision: str, chip: Chip) -> tuple[float, float, float]:
+    from ..kernels.ttm import cost
+
+    return cost(p.shape, p.strides, p.mode, p.rank, p.dtype, precision, chip)
 
 
 _dispatch.describe("ttm", _described)
-_dispatch.register("ttm", _dispatch.Implementation("torch", baseline.ttm, _cost))
+_dispatch.register("ttm", triton(_load, _triton_cost))
 _dispatch.register(
-    "ttm", _dispatch.Implementation("reference", reference.ttm, lambda p: 1e-4 + 4 * _cost(p))
+    "ttm", _dispatch.Implementation("torch", as_torch_is_set(baseline.ttm), _torch_cost)
+)
+_dispatch.register(
+    "ttm",
+    _dispatch.Implementation("reference", as_torch_is_set(reference.ttm), _reference_cost),
 )

@@ -1,0 +1,134 @@
+"""Gram matrix of an unfolding, ``G[i, j] = sum_k x(i, k) x(j, k)``, without the unfolding.
+
+Only what is on and below the diagonal is computed; the small matrix is mirrored at the end. Flops
+``numel(x) (I + BLOCK)``, half of a full product; bytes: ``x`` about ``I / BLOCK`` times, from the
+L2 cache for all but one of them when the programs of one split run together, and the partial
+results.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .configs import Tile, arithmetic, rate
+from .devices import ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
+from .indexing import merged, offset
+from .products import product
+
+__all__ = ["cost", "gram", "gram_kernel", "mode_for", "splits_for", "tile_for"]
+
+
+@triton.jit
+def gram_kernel(
+    x_ptr,
+    out_ptr,
+    stride_x_i,
+    term_sizes,
+    term_strides,
+    rows,
+    terms,
+    per_split,
+    WIDE: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One block ``[BLOCK_I, BLOCK_I]`` of one partial result, what is below the diagonal."""
+    pid_i, pid_j, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if pid_j <= pid_i:
+        if WIDE:
+            split = split.to(tl.int64)
+        i = pid_i * BLOCK_I + tl.arange(0, BLOCK_I)
+        j = pid_j * BLOCK_I + tl.arange(0, BLOCK_I)
+        left = x_ptr + i.to(tl.int64)[:, None] * stride_x_i
+        right = x_ptr + j.to(tl.int64)[None, :] * stride_x_i
+        acc = tl.zeros([BLOCK_I, BLOCK_I], out_ptr.dtype.element_ty)
+        first = split * per_split
+        last = tl.minimum(first + per_split, terms)
+        for start in range(first, last, BLOCK_K):
+            k = start + tl.arange(0, BLOCK_K)
+            at = offset(k, term_sizes, term_strides)
+            a = tl.load(left + at[None, :], (i < rows)[:, None] & (k < last)[None, :], 0.0)
+            b = tl.load(right + at[:, None], (j < rows)[None, :] & (k < last)[:, None], 0.0)
+            acc += product(a, b.to(out_ptr.dtype.element_ty), PRECISION)
+        out = out_ptr + split.to(tl.int64) * rows * rows
+        i, j = i[:, None], j[None, :]
+        tl.store(out + i * rows + j, acc, (i < rows) & (j <= i))
+
+
+def mode_for(dtype: str, out_dtype: str, precision: str, chip: Chip) -> str:
+    """Arithmetic: half precision has exact products in a single pass."""
+    if out_dtype == "float64":
+        return "ieee"
+    if precision == "ieee" and dtype in ("bfloat16", "float16"):
+        return "bf16" if dtype == "bfloat16" else "tf32"
+    return arithmetic(dtype, precision, chip)
+
+
+def tile_for(rows: int, mode: str, wide: bool) -> Tile:
+    """Square blocks; smaller ones where every product is a fused multiply-add."""
+    side = 32 if mode == "ieee" or rows <= 32 else 64
+    return Tile(side, 16 if wide else 32, side, 4, 3)
+
+
+def splits_for(rows: int, terms: int, tile: Tile, multiprocessors: int) -> int:
+    """Parts of each sum, for enough programs; at least 16 steps each."""
+    side = -(-rows // tile.block_m)
+    wanted = -(-4 * multiprocessors // (side * (side + 1) // 2))
+    return max(1, min(wanted, terms // (16 * tile.block_k)))
+
+
+def gram(x: Tensor, mode: int, dtype: torch.dtype, precision: str = "ieee") -> Tensor:
+    """``unfold(x, n) @ unfold(x, n)^T`` computed and returned in ``dtype``, any strides."""
+    chip = chip_of(x.device)
+    names = [str(t).removeprefix("torch.") for t in (x.dtype, dtype)]
+    how = mode_for(names[0], names[1], precision, chip)
+    rows = x.shape[mode]
+    others = sorted((n for n in range(x.ndim) if n != mode), key=lambda n: -x.stride()[n])
+    sizes, strides = merged(tuple(x.shape[n] for n in others), tuple(x.stride(n) for n in others))
+    terms = math.prod(sizes)
+    tile = tile_for(rows, how, dtype == torch.float64)
+    parts = splits_for(rows, terms, tile, chip.multiprocessors)
+    per_split = -(-terms // (parts * tile.block_k)) * tile.block_k
+    parts = -(-terms // per_split)
+    out = x.new_empty(parts, rows, rows, dtype=dtype)
+    side = -(-rows // tile.block_m)
+    with torch.cuda.device_of(x):
+        gram_kernel[(side, side, parts)](
+            x,
+            out,
+            x.stride(mode),
+            sizes,
+            strides,
+            rows,
+            terms,
+            per_split,
+            WIDE=terms > 2**31 - 2**10,
+            BLOCK_I=tile.block_m,
+            BLOCK_K=tile.block_k,
+            PRECISION=how,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+    lower = (out[0] if parts == 1 else out.sum(0)).tril()
+    return lower + lower.tril(-1).t()
+
+
+def cost(
+    shape: tuple[int, ...], mode: int, dtype: str, precision: str, chip: Chip
+) -> tuple[float, float, float]:
+    """Flops, bytes and seconds that are expected of a Gram matrix in the computing type."""
+    rows, size = shape[mode], math.prod(shape)
+    wide = "float64" if dtype == "float64" else "float32"
+    how = mode_for(dtype, wide, precision, chip)
+    tile = tile_for(rows, how, wide == "float64")
+    parts = splits_for(rows, size // rows, tile, chip.multiprocessors)
+    flops = float(size * (rows + tile.block_m))
+    nbytes = float(size * ITEMSIZE[dtype] + 2 * parts * rows * rows * ITEMSIZE[wide])
+    seconds = max(flops / rate(how, dtype, chip), nbytes / (REACHED * chip.bandwidth))
+    return flops, nbytes, seconds + 2 * LAUNCH

@@ -1,0 +1,84 @@
+"""Khatri-Rao product of any number of factors in one write of the result.
+
+Flops ``(N - 1) numel(out)``; bytes: the result, and the factors, which stay in cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .devices import ITEMSIZE, LAUNCH, REACHED, Chip
+from .indexing import khatri_rao_rows
+
+__all__ = ["cost", "khatri_rao", "khatri_rao_kernel"]
+
+BLOCK_M, BLOCK_R = 32, 32
+WARPS = 4
+
+
+@triton.jit
+def khatri_rao_kernel(
+    out_ptr,
+    factors,
+    sizes,
+    rows,
+    rank,
+    WIDE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """One block ``[BLOCK_M, BLOCK_R]`` of the product."""
+    pid = tl.program_id(0)
+    r_blocks = tl.cdiv(rank, BLOCK_R)
+    pid_m, pid_r = pid // r_blocks, pid % r_blocks
+    if WIDE:
+        pid_m = pid_m.to(tl.int64)
+    m = (pid_m * BLOCK_M + tl.arange(0, BLOCK_M))[:, None]
+    r = (pid_r * BLOCK_R + tl.arange(0, BLOCK_R))[None, :]
+    mask = (m < rows) & (r < rank)
+    out = khatri_rao_rows(factors, sizes, m, r, rank, mask)
+    tl.store(out_ptr + m.to(tl.int64) * rank + r, out, mask)
+
+
+def khatri_rao(
+    factors: Sequence[Tensor], weights: Tensor | None = None, precision: str = "ieee"
+) -> Tensor:
+    """``[prod I_n, R]`` from factors ``[I_n, R]`` of one type, the first index slowest.
+
+    Products are full float32 whatever the ``precision``.
+    """
+    if weights is not None:
+        factors = [factors[0] * weights, *factors[1:]]
+    sizes, rank = tuple(f.shape[0] for f in factors), factors[0].shape[1]
+    rows = math.prod(sizes)
+    out = factors[0].new_empty(rows, rank)
+    with torch.cuda.device_of(out):
+        khatri_rao_kernel[(-(-rows // BLOCK_M) * -(-rank // BLOCK_R),)](
+            out,
+            tuple(f.contiguous() for f in factors),
+            sizes,
+            rows,
+            rank,
+            WIDE=rows > 2**31 - BLOCK_M,
+            BLOCK_M=BLOCK_M,
+            BLOCK_R=BLOCK_R,
+            num_warps=WARPS,
+        )
+    return out
+
+
+def cost(shape: tuple[int, ...], rank: int, dtype: str, chip: Chip) -> tuple[float, float, float]:
+    """Flops, bytes and seconds that are expected."""
+    results = math.prod(shape) * rank
+    nbytes = float(results * max(4, ITEMSIZE[dtype]))
+    return (
+        float((len(shape) - 1) * results),
+        nbytes,
+        nbytes / (REACHED * chip.bandwidth) + LAUNCH,
+    )

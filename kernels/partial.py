@@ -1,0 +1,94 @@
+"""Contraction of a partial result, column by column: the second level of a dimension tree.
+
+``out[a, b, r] = sum_g p[a, g, b, r] k[g, r]`` with ``k`` a Khatri-Rao product whose rows are formed
+in registers. No reuse, hence no tensor cores: a streaming kernel. Flops ``2 numel(p)``; bytes:
+``p`` once, the result, and partial sums twice where few results have long sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .devices import chip_of
+from .indexing import khatri_rao_rows
+
+__all__ = ["contract_partial", "contract_partial_kernel", "splits_for"]
+
+#: Results and terms of one block: 16 bytes a thread and load, eight loads in flight.
+BLOCK_Q, BLOCK_G = 256, 8
+WARPS = 4
+
+
+@triton.jit
+def contract_partial_kernel(
+    p_ptr,
+    out_ptr,
+    factors,
+    modes,
+    results,
+    group,
+    stride_g,
+    rank,
+    per_split,
+    WIDE: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+):
+    """Sum a block of results, flat over ``[a, b, r]``; ``stride_g`` is that of ``[b, r]``."""
+    pid, split = tl.program_id(0), tl.program_id(1)
+    if WIDE:
+        pid = pid.to(tl.int64)
+    q = pid * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    column = q % stride_g
+    base = p_ptr + (q // stride_g).to(tl.int64) * group * stride_g + column
+    first = split * per_split
+    last = tl.minimum(first + per_split, group)
+    acc = tl.zeros([BLOCK_Q], out_ptr.dtype.element_ty)
+    for start in range(first, last, BLOCK_G):
+        g = start + tl.arange(0, BLOCK_G)[:, None]
+        mask = (g < last) & (q < results)[None, :]
+        p = tl.load(base[None, :] + g.to(tl.int64) * stride_g, mask, 0.0)
+        rows = khatri_rao_rows(factors, modes, g, (column % rank)[None, :], rank, mask)
+        acc += tl.sum(p * rows, 0)
+    tl.store(out_ptr + split.to(tl.int64) * results + q, acc, q < results)
+
+
+def splits_for(results: int, group: int, multiprocessors: int) -> int:
+    """Parts of each sum: enough programs to fill the chip, at least 8 blocks of terms a part."""
+    blocks = -(-results // BLOCK_Q)
+    wanted = -(-4 * multiprocessors // blocks)
+    return max(1, min(wanted, group // (8 * BLOCK_G)))
+
+
+def contract_partial(p: Tensor, lo: int, hi: int, factors: Sequence[Tensor]) -> Tensor:
+    """Contract axes ``lo ... hi-1`` of ``p [..., R]``, C order, with one factor each."""
+    kept = [*p.shape[:lo], *p.shape[hi:]]
+    sizes = tuple(p.shape[lo:hi])
+    results, group = math.prod(kept), math.prod(sizes)
+    parts = splits_for(results, group, chip_of(p.device).multiprocessors)
+    per_split = -(-group // (parts * BLOCK_G)) * BLOCK_G
+    parts = -(-group // per_split)
+    out = p.new_empty(parts, *kept)
+    with torch.cuda.device_of(p):
+        contract_partial_kernel[(-(-results // BLOCK_Q), parts)](
+            p,
+            out,
+            tuple(f.to(p.dtype).contiguous() for f in factors),
+            sizes,
+            results,
+            group,
+            math.prod(p.shape[hi:]),
+            p.shape[-1],
+            per_split,
+            WIDE=results > 2**31 - BLOCK_Q,
+            BLOCK_Q=BLOCK_Q,
+            BLOCK_G=BLOCK_G,
+            num_warps=WARPS,
+        )
+    return out[0] if parts == 1 else out.sum(0)

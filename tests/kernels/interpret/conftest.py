@@ -1,0 +1,32 @@
+"""The kernels under Triton's interpreter: a process of its own, ``make test-interpret``.
+
+The interpreter is chosen when a kernel is imported, by an environment variable; in a process
+without it there is nothing to collect here.
+"""
+
+import os
+
+import pytest
+
+INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
+collect_ignore_glob = [] if INTERPRETING else ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned():
+    from tensorfast.testing import poisoned_memory
+
+    with poisoned_memory():
+        yield
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Cut small problems many times: the smallest tiles, and many programs."""
+    from tensorfast.kernels import configs, contraction, slab
+
+    def smallest(*_):
+        return configs.Tile(16, 16, 16, 4, 1)
+
+    for module in (contraction, slab):
+        monkeypatch.setattr(module, "tile_for", smallest)

@@ -1,0 +1,123 @@
+"""The fused contraction: every order, every set of modes kept, strides, types, precisions."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from tensorfast.kernels import contraction
+from tensorfast.kernels.devices import CHIPS
+from tensorfast.testing import assert_close, normal
+
+#: Ragged, prime and size-1; the last two have a long side.
+SHAPES = [
+    (37, 23),
+    (19, 7, 11),
+    (1, 20, 1, 9),
+    (5, 3, 6, 4),
+    (2, 3, 1, 5, 3),
+    (3, 4, 90),
+    (90, 2, 5),
+]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def compute_type(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def einsum(x, factors):
+    letters = "abcdefgh"[: x.ndim]
+    terms = ",".join([letters, *(letters[n] + "r" for n in factors)])
+    kept = "".join(letters[n] for n in range(x.ndim) if n not in factors)
+    return torch.einsum(f"{terms}->{kept}r", x, *factors.values())
+
+
+def check(x, kept, rank, precision="ieee"):
+    """Contract all modes but ``kept`` and hold the result to the rounding of its arithmetic."""
+    wide = compute_type(x.dtype)
+    factors = {n: normal((x.shape[n], rank), wide, n + 1) for n in range(x.ndim) if n not in kept}
+    out = x.new_empty([*(x.shape[n] for n in kept), rank], dtype=wide)
+    found = contraction.contract(x, factors, out, precision)
+    assert found is out
+    exact = {n: f.double() for n, f in factors.items()}
+    expected = einsum(x.double(), exact)
+    scale = einsum(x.double().abs(), {n: f.abs() for n, f in exact.items()})
+    length = math.prod(x.shape[n] for n in factors) + len(factors)
+    assert_close(found, expected, scale, length, dtype=wide, precision=precision)
+
+
+def subsets(ndim):
+    return [k for size in range(ndim) for k in itertools.combinations(range(ndim), size)]
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_set_of_modes(shape):
+    x = normal(shape, torch.float32)
+    for kept in subsets(x.ndim):
+        check(x, kept, 5)
+
+
+@pytest.mark.parametrize("rank", [1, 16, 33, 70])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(37, 23), (19, 7, 40), (5, 3, 6, 4)], ids=str)
+def test_types_and_ranks_with_the_tiles_of_the_heuristic(shape, dtype, rank):
+    for mode in range(len(shape)):
+        check(normal(shape, dtype), (mode,), rank)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_strides(dtype):
+    x = normal((6, 8, 5, 9), dtype)
+    views = [
+        x.permute(2, 0, 3, 1),
+        x[::2, 1:, :, ::3],
+        x.permute(3, 1, 0, 2)[:, ::2],
+        x[:1].expand(4, 8, 5, 9),
+        x[:, :, 2],
+        torch.as_strided(x, (7, 7, 5), (9, 9, 1)),
+    ]
+    for view in views:
+        for mode in range(view.ndim):
+            check(view, (mode,), 5)
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32", "bf16"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_precisions(precision, dtype):
+    for mode in range(3):
+        check(normal((20, 18, 33), dtype), (mode,), 7, precision)
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_the_result_may_have_any_strides():
+    x, factor = normal((4, 30, 5), torch.float32), normal((30, 6), torch.float32, 1)
+    out = torch.full((4, 6, 5), torch.nan)
+    contraction.contract(x, {1: factor}, out.movedim(1, -1))
+    torch.testing.assert_close(out, torch.einsum("abc,br->arc", x, factor))
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("kept", [(0,), (1,), (2,), ()], ids=str)
+def test_both_sweeps_and_every_number_of_splits(kept, monkeypatch):
+    x = normal((6, 70, 40), torch.float32)
+    seen = set()
+    plan = contraction.plan
+    for partials, waves in [(0, 4), (0.125, 4), (100.0, 4), (100.0, 1), (100.0, 0.01)]:
+        monkeypatch.setattr(contraction, "PARTIALS", partials)
+        monkeypatch.setattr(contraction, "WAVES", waves)
+        check(x, kept, 5)
+        p = plan((6, 70, 40), x.stride(), kept, 5, "float32", "ieee", CHIPS[90])
+        seen.add((p.sweep, p.splits > 1))
+    assert {sweep for sweep, _ in seen} == {"outer", "inner"}
+    assert {split for _, split in seen} == {True, False}
+
+
+def test_the_same_bits_every_time():
+    x = normal((5, 300, 40), torch.float32)
+    factors = {n: normal((x.shape[n], 8), torch.float32, n) for n in (1, 2)}
+    results = [contraction.contract(x, factors, torch.empty(5, 8)) for _ in range(2)]
+    assert torch.equal(*results)
