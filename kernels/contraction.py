@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
@@ -86,7 +87,7 @@ def contraction_kernel(
     r_blocks, m_blocks = tl.cdiv(rank, BLOCK_R), tl.cdiv(rows, BLOCK_M)
     pid_r, pid_m, split = pid % r_blocks, (pid // r_blocks) % m_blocks, pid // (r_blocks * m_blocks)
     if WIDE:
-        pid_m = pid_m.to(tl.int64)
+        pid_m, split = pid_m.to(tl.int64), split.to(tl.int64)
     m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     r = pid_r * BLOCK_R + tl.arange(0, BLOCK_R)
     row = x_ptr + offset(m, row_sizes, row_strides)[:, None]
@@ -148,6 +149,7 @@ class Plan:
     programs: int
 
 
+@lru_cache(maxsize=1024)
 def plan(
     shape: tuple[int, ...],
     strides: tuple[int, ...],
@@ -158,19 +160,17 @@ def plan(
     chip: Chip,
 ) -> Plan:
     """Choose sweep, arithmetic, tile and splits for a contraction to the modes ``kept``."""
-    slowest_first = sorted(range(len(shape)), key=lambda n: (-abs(strides[n]), n))
+    slowest_first = sorted(range(len(shape)), key=lambda n: (-strides[n], n))
     rows = [n for n in slowest_first if n in kept]
     outer = [n for n in slowest_first if n not in kept]
     inner: list[int] = []
     while outer and math.prod(shape[n] for n in inner) < TERMS:
         inner.insert(0, outer.pop())
     itemsize = ITEMSIZE[dtype]
-    mode = arithmetic(
-        dtype,
-        precision,
-        chip,
-        rows_contiguous=strides[slowest_first[-1]] == 1 and slowest_first[-1] in kept,
-    )
+    # The mode that lies closest together decides how a tile is loaded.
+    fastest = [n for n in slowest_first if shape[n] > 1][-1:]
+    rows_contiguous = bool(fastest) and fastest[0] in kept and strides[fastest[0]] == 1
+    mode = arithmetic(dtype, precision, chip, rows_contiguous)
     length, size = math.prod(shape[n] for n in rows), math.prod(shape)
     # Elements of partial results that are worth it; each is written and read.
     allowed = PARTIALS * size * itemsize / (2 * max(4, itemsize))

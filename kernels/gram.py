@@ -58,7 +58,7 @@ def gram_kernel(
             acc += product(a, b.to(out_ptr.dtype.element_ty), PRECISION)
         out = out_ptr + split.to(tl.int64) * rows * rows
         i, j = i[:, None], j[None, :]
-        tl.store(out + i * rows + j, acc, (i < rows) & (j <= i))
+        tl.store(out + i.to(tl.int64) * rows + j, acc, (i < rows) & (j <= i))
 
 
 def mode_for(dtype: str, out_dtype: str, precision: str, chip: Chip) -> str:
@@ -83,9 +83,15 @@ def splits_for(rows: int, terms: int, tile: Tile, multiprocessors: int) -> int:
     return max(1, min(wanted, terms // (16 * tile.block_k)))
 
 
-def gram(x: Tensor, mode: int, dtype: torch.dtype, precision: str = "ieee") -> Tensor:
+def gram(
+    x: Tensor,
+    mode: int,
+    dtype: torch.dtype,
+    precision: str = "ieee",
+    chip: Chip | None = None,
+) -> Tensor:
     """``unfold(x, n) @ unfold(x, n)^T`` computed and returned in ``dtype``, any strides."""
-    chip = chip_of(x.device)
+    chip = chip_of(x.device) if chip is None else chip
     names = [str(t).removeprefix("torch.") for t in (x.dtype, dtype)]
     how = mode_for(names[0], names[1], precision, chip)
     rows = x.shape[mode]

@@ -47,11 +47,14 @@ def khatri_rao_kernel(
 
 
 def khatri_rao(
-    factors: Sequence[Tensor], weights: Tensor | None = None, precision: str = "ieee"
+    factors: Sequence[Tensor],
+    weights: Tensor | None = None,
+    precision: str = "ieee",
+    chip: Chip | None = None,
 ) -> Tensor:
     """``[prod I_n, R]`` from factors ``[I_n, R]`` of one type, the first index slowest.
 
-    Products are full float32 whatever the ``precision``.
+    Products are full float32 whatever the ``precision``, and one configuration serves every chip.
     """
     if weights is not None:
         factors = [factors[0] * weights, *factors[1:]]

@@ -14,7 +14,12 @@ __all__ = ["cost", "mttkrp"]
 
 
 def mttkrp(
-    x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | None, precision: str
+    x: Tensor,
+    others: Sequence[Tensor],
+    mode: int,
+    weights: Tensor | None,
+    precision: str,
+    chip: Chip | None = None,
 ) -> Tensor:
     """``unfold(x, n) @ (khatri_rao(others) * weights)``; ``others`` lacks the mode's factor."""
     matrices = list(others)
@@ -24,8 +29,8 @@ def mttkrp(
     dtype = torch.float64 if torch.float64 in (x.dtype, *(f.dtype for f in others)) else None
     x = x if dtype is None else x.to(dtype)
     out = x.new_empty(x.shape[mode], rank, dtype=dtype or torch.float32)
-    contract(x, factors, out, precision)
-    return out if weights is None else out * weights
+    contract(x, factors, out, precision, chip)
+    return out if weights is None else out * weights.to(out.dtype)
 
 
 def cost(

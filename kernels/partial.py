@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .devices import chip_of
+from .devices import Chip, chip_of
 from .indexing import khatri_rao_rows
 
 __all__ = ["contract_partial", "contract_partial_kernel", "splits_for"]
@@ -66,12 +66,15 @@ def splits_for(results: int, group: int, multiprocessors: int) -> int:
     return max(1, min(wanted, group // (8 * BLOCK_G)))
 
 
-def contract_partial(p: Tensor, lo: int, hi: int, factors: Sequence[Tensor]) -> Tensor:
+def contract_partial(
+    p: Tensor, lo: int, hi: int, factors: Sequence[Tensor], chip: Chip | None = None
+) -> Tensor:
     """Contract axes ``lo ... hi-1`` of ``p [..., R]``, C order, with one factor each."""
     kept = [*p.shape[:lo], *p.shape[hi:]]
     sizes = tuple(p.shape[lo:hi])
     results, group = math.prod(kept), math.prod(sizes)
-    parts = splits_for(results, group, chip_of(p.device).multiprocessors)
+    chip = chip_of(p.device) if chip is None else chip
+    parts = splits_for(results, group, chip.multiprocessors)
     per_split = -(-group // (parts * BLOCK_G)) * BLOCK_G
     parts = -(-group // per_split)
     out = p.new_empty(parts, *kept)

@@ -19,10 +19,11 @@ _INTERPRETED = tl.constexpr(knobs.runtime.interpret)
 #: ``ieee``      fused multiply-adds, no tensor cores (float64: whatever the chip has for it)
 #: ``tf32x3``    float32 as two TF32 parts each, three products: 2^-22 a term
 #: ``bf16x6``    float32 as three bfloat16 parts each, six products: 2^-23 a term
+#: ``bf16x3``    float32 as two bfloat16 parts each, three products: 2^-16 a term
 #: ``bf16w3``    bfloat16 ``x``, ``w`` as three bfloat16 parts, three products: 2^-24 a term
 #: ``tf32``      both rounded to TF32, one product: 2^-11 a term
 #: ``bf16``      both rounded to bfloat16, one product: 2^-8 a term
-MODES = ("ieee", "tf32x3", "bf16x6", "bf16w3", "tf32", "bf16")
+MODES = ("ieee", "tf32x3", "bf16x6", "bf16x3", "bf16w3", "tf32", "bf16")
 
 
 @triton.jit
@@ -56,5 +57,7 @@ def product(x, w, PRECISION: tl.constexpr):
     if PRECISION == "bf16w3":
         return _dot(x, w1, _dot(x, w2, _dot(x, w3, acc)))
     x1, x2, x3 = _split3(x.to(tl.float32))
+    if PRECISION == "bf16x3":
+        return _dot(x1, w1, _dot(x1, w2, _dot(x2, w1, acc)))
     acc = _dot(x2, w2, _dot(x3, w1, _dot(x1, w3, acc)))
     return _dot(x1, w1, _dot(x1, w2, _dot(x2, w1, acc)))

@@ -96,7 +96,7 @@ def slab_kernel(
                         tile = row + offset(k, inner_sizes, inner_strides)[None, :]
                         x = tl.load(tile, (j < group)[:, None] & in_k[None, :], 0.0)
                         y += product(x, c, PRECISION)
-                    tl.store(y_slab + j[:, None] * rank + r[None, :], y, inside)
+                    tl.store(y_slab + j[:, None].to(tl.int64) * rank + r[None, :], y, inside)
                     b = khatri_rao_rows(
                         group_factors, group_modes, j[:, None], r[None, :], rank, inside
                     )
@@ -119,7 +119,7 @@ def slab_kernel(
             for j_start in range(0, group, BLOCK_J):
                 j = j_start + tl.arange(0, BLOCK_J)
                 inside = (j < group)[:, None] & (r < rank)[None, :]
-                at = j[:, None] * rank + r[None, :]
+                at = j[:, None].to(tl.int64) * rank + r[None, :]
                 z = tl.load(z_ptr + at, inside, 0.0)
                 for i in range(start, stop):
                     y = tl.load(y_ptr + (i - start) * group * rank + at, inside, 0.0)
@@ -158,12 +158,13 @@ def slab_pass(
     inverse: Tensor,
     shift: Tensor | None = None,
     precision: str = "ieee",
+    chip: Chip | None = None,
 ) -> Pass:
     """Update the factor of ``mode`` exactly and contract ``x`` to the modes ``group`` with it.
 
     ``inverse`` is ``H^-1 [R, R]`` in float64; ``factors[n] [I_n, R]`` are all current.
     """
-    chip = chip_of(x.device)
+    chip = chip_of(x.device) if chip is None else chip
     rank = inverse.shape[0]
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     u = [f.to(wide).contiguous() for f in factors]

@@ -11,14 +11,16 @@ from .devices import Chip
 __all__ = ["cost", "ttm"]
 
 
-def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool, precision: str) -> Tensor:
+def ttm(
+    x: Tensor, matrix: Tensor, mode: int, transpose: bool, precision: str, chip: Chip | None = None
+) -> Tensor:
     """``x x_n matrix``, or its transpose, in C order whatever the strides of ``x``."""
     dtype = torch.float64 if torch.float64 in (x.dtype, matrix.dtype) else torch.float32
     x = x.to(dtype) if dtype == torch.float64 else x
     a = matrix if transpose else matrix.t()
     shape = [*x.shape[:mode], a.shape[1], *x.shape[mode + 1 :]]
     out = x.new_empty(shape, dtype=dtype)
-    contract(x, {mode: a}, out.movedim(mode, -1), precision)
+    contract(x, {mode: a}, out.movedim(mode, -1), precision, chip)
     return out
 
 
