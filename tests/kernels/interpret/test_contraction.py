@@ -5,10 +5,16 @@ import math
 
 import pytest
 import torch
+from triton import knobs
 
 from tensorfast.kernels import contraction
 from tensorfast.kernels.devices import CHIPS
-from tensorfast.testing import assert_close, normal
+from tensorfast.testing import assert_close
+from tensorfast.testing import normal as drawn
+
+#: Under the interpreter on the CPU, else on a GPU.
+DEVICE = "cpu" if knobs.runtime.interpret else "cuda"
+pytestmark = [] if knobs.runtime.interpret else pytest.mark.gpu
 
 #: Ragged, prime and size-1; the last two have a long side.
 SHAPES = [
@@ -21,6 +27,10 @@ SHAPES = [
     (90, 2, 5),
 ]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def normal(*arguments):
+    return drawn(*arguments).to(DEVICE)
 
 
 def compute_type(dtype):
@@ -95,7 +105,7 @@ def test_precisions(precision, dtype):
 @pytest.mark.usefixtures("small_tiles")
 def test_the_result_may_have_any_strides():
     x, factor = normal((4, 30, 5), torch.float32), normal((30, 6), torch.float32, 1)
-    out = torch.full((4, 6, 5), torch.nan)
+    out = torch.full((4, 6, 5), torch.nan, device=DEVICE)
     contraction.contract(x, {1: factor}, out.movedim(1, -1))
     torch.testing.assert_close(out, torch.einsum("abc,br->arc", x, factor))
 
@@ -121,5 +131,5 @@ def test_both_sweeps_and_every_number_of_splits(kept, monkeypatch):
 def test_the_same_bits_every_time():
     x = normal((5, 300, 40), torch.float32)
     factors = {n: normal((x.shape[n], 8), torch.float32, n) for n in (1, 2)}
-    results = [contraction.contract(x, factors, torch.empty(5, 8)) for _ in range(2)]
+    results = [contraction.contract(x, factors, x.new_empty(5, 8)) for _ in range(2)]
     assert torch.equal(*results)

@@ -5,12 +5,22 @@ import math
 
 import pytest
 import torch
+from triton import knobs
 
 from tensorfast import reference
 from tensorfast.kernels import gram, khatri_rao, partial, slab
-from tensorfast.testing import assert_close, normal
+from tensorfast.testing import assert_close
+from tensorfast.testing import normal as drawn
+
+#: Under the interpreter on the CPU, else on a GPU.
+DEVICE = "cpu" if knobs.runtime.interpret else "cuda"
+pytestmark = [] if knobs.runtime.interpret else pytest.mark.gpu
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def normal(*arguments):
+    return drawn(*arguments).to(DEVICE)
 
 
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
@@ -97,7 +107,7 @@ def check_pass(x, factors, mode, group, wide, shifted=False):
     """Hold the three results to those of float64, each from the one before as it came out."""
     rank = factors[0].shape[1]
     inverse = torch.linalg.inv(
-        normal((rank, rank), torch.float64, 9) + 8 * torch.eye(rank).double()
+        normal((rank, rank), torch.float64, 9) + 8 * torch.eye(rank, device=DEVICE)
     )
     shift = normal((rank,), torch.float64, 10).abs() if shifted else None
     found = slab.slab_pass(x, factors, mode, group, inverse, shift)
