@@ -37,6 +37,8 @@ from .products import product
 
 __all__ = ["Plan", "contract", "contraction_kernel", "expected", "plan"]
 
+Ints = tuple[int, ...]
+
 #: Programs a multiprocessor that there should be, so that the last wave is a small part.
 WAVES = 4
 
@@ -130,30 +132,36 @@ class Plan:
     ----------
     sweep : str
         ``"outer"`` or ``"inner"``.
+    mode : str
+        ``PRECISION`` of the kernel.
+    tile : Tile
     kept, outer, inner : tuple of int
         The modes of each part of the sum, the slowest in memory first.
     splits, per_split : int
         Partial results, and the steps of each.
     programs : int
         The size of the grid.
+    wide : bool
+        Whether an index does not fit into 32 bits.
     """
 
     sweep: str
     mode: str
     tile: Tile
-    kept: tuple[int, ...]
-    outer: tuple[int, ...]
-    inner: tuple[int, ...]
+    kept: Ints
+    outer: Ints
+    inner: Ints
     splits: int
     per_split: int
     programs: int
+    wide: bool
 
 
 @lru_cache(maxsize=1024)
 def plan(
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    kept: tuple[int, ...],
+    shape: Ints,
+    strides: Ints,
+    kept: Ints,
     rank: int,
     dtype: str,
     precision: str,
@@ -203,13 +211,14 @@ def plan(
         splits,
         per_split,
         blocks * splits,
+        max(length, terms, math.prod(shape[n] for n in outer)) > 2**31 - 2**10,
     )
 
 
 def expected(
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    kept: tuple[int, ...],
+    shape: Ints,
+    strides: Ints,
+    kept: Ints,
     rank: int,
     dtype: str,
     precision: str,
@@ -226,6 +235,28 @@ def expected(
     return flops, nbytes, seconds + launches * LAUNCH
 
 
+@lru_cache(maxsize=1024)
+def _walk(p: Plan, shape: Ints, strides: Ints, out_strides: Ints) -> tuple[Ints | int, ...]:
+    """Return the tuples and lengths by which the kernel walks, in the order of its arguments.
+
+    ``out_strides`` are those of the modes kept, in the order of ``x``.
+    """
+
+    def of(modes: Ints, values: Ints) -> Ints:
+        return tuple(values[n] for n in modes)
+
+    place = dict(zip(sorted(p.kept), out_strides, strict=True))
+    groups = (p.kept, p.outer, p.inner)
+    return (
+        *merged(of(p.kept, shape), of(p.kept, strides), tuple(place[n] for n in p.kept)),
+        *merged(of(p.outer, shape), of(p.outer, strides)),
+        *merged(of(p.inner, shape), of(p.inner, strides)),
+        of(p.outer, shape),
+        of(p.inner, shape),
+        *(math.prod(of(modes, shape)) for modes in groups),
+    )
+
+
 def contract(
     x: Tensor,
     factors: Mapping[int, Tensor],
@@ -238,50 +269,28 @@ def contract(
     ``factors[n]`` is ``[I_n, R]``; ``out`` has the computing type and is returned. ``chip`` is that
     of ``x`` if not given.
     """
-    shape, strides = tuple(x.shape), tuple(x.stride())
+    shape, strides = tuple(x.shape), x.stride()
     kept = tuple(n for n in range(x.ndim) if n not in factors)
-    rank = out.shape[-1]
     chip = chip_of(x.device) if chip is None else chip
     dtype = str(x.dtype).removeprefix("torch.")
-    p = plan(shape, strides, kept, rank, dtype, precision, chip)
+    p = plan(shape, strides, kept, out.shape[-1], dtype, precision, chip)
     target = out[None] if p.splits == 1 else out.new_empty(p.splits, *out.shape)
+    split_stride, *out_strides, r_stride = target.stride()
+    walk = _walk(p, shape, strides, tuple(out_strides))
     matrices = {n: f.to(out.dtype).contiguous() for n, f in factors.items()}
-    axis = {n: i for i, n in enumerate(kept)}
-
-    def of(modes: tuple[int, ...], values: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(values[n] for n in modes)
-
-    out_strides = tuple(target.stride(1 + axis[n]) for n in p.kept)
-    row_sizes, row_strides, out_strides = merged(
-        of(p.kept, shape), of(p.kept, strides), out_strides
-    )
-    outer_sizes, outer_strides = merged(of(p.outer, shape), of(p.outer, strides))
-    inner_sizes, inner_strides = merged(of(p.inner, shape), of(p.inner, strides))
-    rows, outer, inner = (math.prod(of(modes, shape)) for modes in (p.kept, p.outer, p.inner))
     with torch.cuda.device_of(x):
         contraction_kernel[(p.programs,)](
             x,
             target,
             tuple(matrices[n] for n in p.outer),
             tuple(matrices[n] for n in p.inner),
-            row_sizes,
-            row_strides,
-            out_strides,
-            outer_sizes,
-            outer_strides,
-            inner_sizes,
-            inner_strides,
-            of(p.outer, shape),
-            of(p.inner, shape),
-            rows,
-            outer,
-            inner,
-            rank,
-            target.stride(-1),
-            target.stride(0),
+            *walk,
+            out.shape[-1],
+            r_stride,
+            split_stride,
             p.per_split,
             SWEEP=p.sweep,
-            WIDE=max(rows, inner, outer) > 2**31 - 2**10,
+            WIDE=p.wide,
             BLOCK_M=p.tile.block_m,
             BLOCK_K=p.tile.block_k,
             BLOCK_R=p.tile.block_r,
