@@ -45,6 +45,11 @@ WAVES = 4
 #: Largest share of the bytes of ``x`` that partial results may cost.
 PARTIALS = 0.125
 
+#: Steps that one program may add to its sum, each a rounding of float32. At 128 the error of long
+#: sums is that of a CPU's product within a factor of three (``bench/splitting.py``), and partial
+#: results have at most R / 2048 of the elements of ``x``.
+STEPS = 128
+
 #: Terms that the fastest contracted modes should have together before slower ones are swept over.
 TERMS = 32
 
@@ -199,7 +204,7 @@ def plan(
     else:
         steps = k_blocks
         parts = max(1, min(wanted, fits, -(-steps // 8)))
-    per_split = -(-steps // parts)
+    per_split = min(STEPS, -(-steps // parts))
     splits = -(-steps // per_split) * (k_blocks if sweep == "outer" else 1)
     return Plan(
         sweep,

@@ -55,7 +55,9 @@ def gram_kernel(
             at = offset(k, term_sizes, term_strides)
             a = tl.load(left + at[None, :], (i < rows)[:, None] & (k < last)[None, :], 0.0)
             b = tl.load(right + at[:, None], (j < rows)[None, :] & (k < last)[:, None], 0.0)
-            acc += product(a, b.to(out_ptr.dtype.element_ty), PRECISION)
+            if PRECISION != "half":
+                b = b.to(out_ptr.dtype.element_ty)
+            acc += product(a, b, PRECISION)
         out = out_ptr + split.to(tl.int64) * rows * rows
         i, j = i[:, None], j[None, :]
         tl.store(out + i.to(tl.int64) * rows + j, acc, (i < rows) & (j <= i))
@@ -65,8 +67,8 @@ def mode_for(dtype: str, out_dtype: str, precision: str, chip: Chip) -> str:
     """Arithmetic: half precision has exact products in a single pass."""
     if out_dtype == "float64":
         return "ieee"
-    if precision == "ieee" and dtype in ("bfloat16", "float16"):
-        return "bf16" if dtype == "bfloat16" else "tf32"
+    if dtype in ("bfloat16", "float16"):
+        return "half"
     return arithmetic(dtype, precision, chip)
 
 

@@ -8,30 +8,35 @@ from triton import knobs
 
 __all__ = ["MODES", "product"]
 
+#: What the ``PRECISION`` of a kernel may be. Operands are ``x`` as stored and ``w`` in the
+#: computing type (of ``half``, as stored); products of parts are exact, sums are float32 (of
+#: float64, float64). What is left out is told for one term and relative to it;
+#: ``bench/splitting.py`` models every rounding.
+#:
+#: ``ieee``      fused multiply-adds, no tensor cores (float64: whatever the chip has for it)
+#: ``tf32x3``    float32 as two TF32 parts each, three products: 2^-21
+#: ``bf16x6``    float32 as three bfloat16 parts each, six products: 2^-24
+#: ``bf16x5``    float16 as the two parts that hold it, ``w`` as three, five products: 2^-24
+#: ``bf16w3``    bfloat16 as it is, ``w`` as three parts, three products: nothing
+#: ``bf16x3``    float32 as two parts each, three products: 2^-15
+#: ``half``      both in half precision, one product: nothing
+#: ``tf32``      both rounded to TF32, one product: 2^-10
+#: ``bf16``      both rounded to bfloat16, one product: 2^-7
+MODES = ("ieee", "tf32x3", "bf16x6", "bf16x5", "bf16w3", "bf16x3", "half", "tf32", "bf16")
+
 #: Triton's interpreter multiplies the bits of bfloat16 tiles as integers; there they are widened,
 #: which changes no product.
 _INTERPRETED = tl.constexpr(knobs.runtime.interpret)
 
-#: What the ``PRECISION`` of a kernel may be. Operands are ``x`` as stored and ``w`` in the
-#: computing type; tensor-core products of two halves are exact, sums are float32 (of float64,
-#: float64).
-#:
-#: ``ieee``      fused multiply-adds, no tensor cores (float64: whatever the chip has for it)
-#: ``tf32x3``    float32 as two TF32 parts each, three products: 2^-22 a term
-#: ``bf16x6``    float32 as three bfloat16 parts each, six products: 2^-23 a term
-#: ``bf16x3``    float32 as two bfloat16 parts each, three products: 2^-16 a term
-#: ``bf16w3``    bfloat16 ``x``, ``w`` as three bfloat16 parts, three products: 2^-24 a term
-#: ``tf32``      both rounded to TF32, one product: 2^-11 a term
-#: ``bf16``      both rounded to bfloat16, one product: 2^-8 a term
-MODES = ("ieee", "tf32x3", "bf16x6", "bf16x3", "bf16w3", "tf32", "bf16")
-
 
 @triton.jit
 def _dot(a, b, acc):
-    """Return ``a @ b + acc`` of bfloat16 tiles, products exact, sums float32."""
+    """Return ``a @ b + acc`` of half-precision tiles, products exact, sums float32."""
     if _INTERPRETED:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
-    return tl.dot(a, b, acc)
+    # Without the bound the compiler would add to the caller's sum inside the tensor core, whose
+    # accumulator drops bits: the caller's own addition, in float32, is what keeps long sums exact.
+    return tl.dot(a, b, acc, max_num_imprecise_acc=a.shape[1])
 
 
 @triton.jit
@@ -45,11 +50,23 @@ def _split3(a):
 
 
 @triton.jit
+def _nearest_tf32(a):
+    """Round to nearest, as the tensor core would cut; NaN stays NaN."""
+    rounded = (a.to(tl.int32, bitcast=True) + 0x1000).to(tl.float32, bitcast=True)
+    return tl.where(a == a, rounded, a)
+
+
+@triton.jit
 def product(x, w, PRECISION: tl.constexpr):
-    """Return ``x [M, K] @ w [K, R]``, sums of K terms in the type of ``w``."""
-    if PRECISION == "ieee" or PRECISION == "tf32" or PRECISION == "tf32x3":
+    """Return ``x [M, K] @ w [K, R]``, sums of K terms in the type of ``w``, or float32."""
+    if PRECISION == "ieee" or PRECISION == "tf32x3":
         return tl.dot(x.to(w.dtype), w, input_precision=PRECISION, out_dtype=w.dtype)
+    if PRECISION == "tf32":
+        a, b = _nearest_tf32(x.to(tl.float32)), _nearest_tf32(w)
+        return tl.dot(a, b, input_precision="tf32", max_num_imprecise_acc=x.shape[1])
     acc = tl.zeros([x.shape[0], w.shape[1]], tl.float32)
+    if PRECISION == "half":
+        return _dot(x, w, acc)
     if PRECISION == "bf16":
         return _dot(x.to(tl.bfloat16), w.to(tl.bfloat16), acc)
     # Small parts first, so that they are not lost against the large ones.
@@ -59,5 +76,7 @@ def product(x, w, PRECISION: tl.constexpr):
     x1, x2, x3 = _split3(x.to(tl.float32))
     if PRECISION == "bf16x3":
         return _dot(x1, w1, _dot(x1, w2, _dot(x2, w1, acc)))
-    acc = _dot(x2, w2, _dot(x3, w1, _dot(x1, w3, acc)))
+    if PRECISION == "bf16x6":
+        acc = _dot(x3, w1, acc)
+    acc = _dot(x2, w2, _dot(x1, w3, acc))
     return _dot(x1, w1, _dot(x1, w2, _dot(x2, w1, acc)))
