@@ -6,18 +6,27 @@ without a GPU. ``tuned/<gpu>.json`` may override the choice; see ``bench/tune.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .devices import Chip
 
 __all__ = ["Tile", "arithmetic", "invalid", "products_of", "tile_for"]
 
 #: Tensor-core products one product of computing type takes.
-_PRODUCTS = {"ieee": 1, "tf32x3": 3, "bf16x6": 6, "bf16w3": 3, "tf32": 1, "bf16": 1}
+_PRODUCTS = {
+    "ieee": 1,
+    "bf16x6": 6,
+    "bf16x5": 5,
+    "bf16w3": 3,
+    "bf16x3": 3,
+    "half": 1,
+    "tf32": 1,
+    "bf16": 1,
+}
 
 #: Share of the vendor's rate that tiles of these sizes are expected to reach. Reasoned, not yet
 #: measured: FFMA tiles read both operands from shared memory for every multiply-add.
-_EFFICIENCY = {"ieee": 0.4, "tf32x3": 0.7, "bf16x6": 0.7, "bf16w3": 0.7, "tf32": 0.7, "bf16": 0.7}
+_EFFICIENCY = {mode: 0.4 if mode == "ieee" else 0.7 for mode in _PRODUCTS}
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,14 @@ class Tile:
     block_r: int
     warps: int
     stages: int
+
+    @property
+    def registers(self) -> int:
+        """Registers that a thread may take.
+
+        Without a bound ptxas spills a few to make room for one more block on a multiprocessor.
+        """
+        return 255
 
 
 def products_of(mode: str) -> int:
@@ -55,13 +72,17 @@ def arithmetic(dtype: str, precision: str, chip: Chip, rows_contiguous: bool = F
     """
     if dtype == "float64":
         return "ieee"
-    if precision != "ieee":
-        return precision
+    if precision == "bf16":
+        return "bf16"
     if dtype == "bfloat16":
         return "bf16w3"
-    # float16 is exact in TF32, not in bfloat16.
-    splits = ["bf16x6", "tf32x3"] if dtype == "float32" and rows_contiguous else ["tf32x3"]
-    return max([*splits, "ieee"], key=lambda mode: rate(mode, dtype, chip))
+    # Halves that are widened to TF32 reach Hopper's matrix unit from registers, and are loaded in
+    # its layout, four bytes at a time.
+    in_parts = dtype == "float16" or rows_contiguous
+    if precision == "tf32":
+        return "bf16x3" if in_parts else "tf32"
+    split = "bf16x5" if dtype == "float16" else "bf16x6"
+    return max(split, "ieee", key=lambda mode: rate(mode, dtype, chip))
 
 
 def invalid(tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip) -> list[str]:
@@ -85,7 +106,7 @@ def invalid(tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip) -> lis
     if 2 * held > 128:
         reasons.append(f"{held} accumulator registers a thread; expected at most 64")
     x_tile = tile.block_m * tile.block_k * itemsize
-    w_tile = tile.block_k * tile.block_r * wide * (2 if mode in ("tf32x3", "bf16x6") else 1)
+    w_tile = tile.block_k * tile.block_r * wide * (2 if mode.startswith("bf16") else 1)
     shared = tile.stages * x_tile + w_tile * (tile.stages if sweep == "inner" else 1)
     if shared > chip.shared_memory:
         reasons.append(f"{shared} bytes of shared memory; the chip has {chip.shared_memory}")
@@ -96,19 +117,16 @@ def tile_for(
     rows: int, terms: int, rank: int, mode: str, itemsize: int, sweep: str, chip: Chip
 ) -> Tile:
     """Choose a tile by shape; ``terms`` is the length of the sum a block of ``k`` is cut from."""
-    columns = min(64, _at_least_16(rank))
-    # Of fused multiply-adds many small blocks, instead of warps that wait for one another.
-    tile = Tile(64, 32, min(32, columns), 4, 3) if mode == "ieee" else Tile(128, 32, columns, 8, 3)
-    block_m = min(tile.block_m, _at_least_16(rows))
-    if block_m < 64:
-        # Fewer rows than two warps' worth of a tensor-core product.
-        tile = Tile(block_m, tile.block_k, tile.block_r, 4 if block_m >= 32 else 2, tile.stages)
-    if terms <= 16:
-        tile = Tile(tile.block_m, 16, tile.block_r, tile.warps, tile.stages)
+    columns = min(64, max(16, 1 << (rank - 1).bit_length()))
+    if mode == "ieee":
+        # Of fused multiply-adds many small blocks, instead of warps that wait for one another.
+        tile = Tile(64 if rows > 16 else 16, 32, min(32, columns), 4, 3)
+    elif rows <= 16:
+        tile = Tile(16, 32, columns, 4, 3)
+    elif sweep == "outer" and chip.capability < 100:
+        tile = Tile(64, 32, columns, 4, 3)
+    else:
+        tile = Tile(128, 32, columns, 8, 3)
     while invalid(tile, mode, itemsize, sweep, chip) and tile.stages > 1:
-        tile = Tile(tile.block_m, tile.block_k, tile.block_r, tile.warps, tile.stages - 1)
+        tile = replace(tile, stages=tile.stages - 1)
     return tile
-
-
-def _at_least_16(n: int) -> int:
-    return max(16, 1 << (n - 1).bit_length())

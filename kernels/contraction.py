@@ -45,9 +45,11 @@ WAVES = 4
 #: Largest share of the bytes of ``x`` that partial results may cost.
 PARTIALS = 0.125
 
+#: Elements of partial results that are cheap whatever ``x`` is: they stay in the L2 cache.
+IN_CACHE = 1 << 20
+
 #: Steps that one program may add to its sum, each a rounding of float32. At 128 the error of long
-#: sums is that of a CPU's product within a factor of three (``bench/splitting.py``), and partial
-#: results have at most R / 2048 of the elements of ``x``.
+#: sums is that of a CPU's product within a factor of three (``bench/splitting.py``).
 STEPS = 128
 
 #: Terms that the fastest contracted modes should have together before slower ones are swept over.
@@ -186,7 +188,7 @@ def plan(
     mode = arithmetic(dtype, precision, chip, rows_contiguous)
     length, size = math.prod(shape[n] for n in rows), math.prod(shape)
     # Elements of partial results that are worth it; each is written and read.
-    allowed = PARTIALS * size * itemsize / (2 * max(4, itemsize))
+    allowed = max(IN_CACHE, PARTIALS * size * itemsize / (2 * max(4, itemsize)))
     sweep, terms = "outer", math.prod(shape[n] for n in inner)
     tile = tile_for(length, terms, rank, mode, itemsize, sweep, chip)
     k_blocks = -(-terms // tile.block_k)
@@ -197,15 +199,13 @@ def plan(
         k_blocks = -(-terms // tile.block_k)
     blocks = -(-length // tile.block_m) * -(-rank // tile.block_r)
     wanted = -(-WAVES * chip.multiprocessors // blocks)
-    fits = int(allowed // max(1, length * rank))
-    if sweep == "outer":
-        steps = math.prod(shape[n] for n in outer)
-        parts = max(1, min(-(-wanted // k_blocks), fits // k_blocks, -(-steps // 8)))
-    else:
-        steps = k_blocks
-        parts = max(1, min(wanted, fits, -(-steps // 8)))
-    per_split = min(STEPS, -(-steps // parts))
-    splits = -(-steps // per_split) * (k_blocks if sweep == "outer" else 1)
+    at_once = k_blocks if sweep == "outer" else 1
+    steps = math.prod(shape[n] for n in outer) if sweep == "outer" else k_blocks
+    # As many as fill the chip, or as keep sums short, while they are worth it.
+    parts = max(min(-(-wanted // at_once), -(-steps // 8)), -(-steps // STEPS))
+    parts = max(1, min(parts, int(allowed // (length * rank * at_once))))
+    per_split = -(-steps // parts)
+    splits = -(-steps // per_split) * at_once
     return Plan(
         sweep,
         mode,
@@ -216,7 +216,7 @@ def plan(
         splits,
         per_split,
         blocks * splits,
-        max(length, terms, math.prod(shape[n] for n in outer)) > 2**31 - 2**10,
+        max(length, terms, math.prod(shape[n] for n in outer)) > 2**30,
     )
 
 

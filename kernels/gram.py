@@ -40,9 +40,9 @@ def gram_kernel(
 ):
     """One block ``[BLOCK_I, BLOCK_I]`` of one partial result, what is below the diagonal."""
     pid_i, pid_j, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if WIDE:
+        split = split.to(tl.int64)
     if pid_j <= pid_i:
-        if WIDE:
-            split = split.to(tl.int64)
         i = pid_i * BLOCK_I + tl.arange(0, BLOCK_I)
         j = pid_j * BLOCK_I + tl.arange(0, BLOCK_I)
         left = x_ptr + i.to(tl.int64)[:, None] * stride_x_i
@@ -116,7 +116,7 @@ def gram(
             rows,
             terms,
             per_split,
-            WIDE=terms > 2**31 - 2**10,
+            WIDE=terms > 2**30,
             BLOCK_I=tile.block_m,
             BLOCK_K=tile.block_k,
             PRECISION=how,

@@ -40,12 +40,11 @@ def offset(index, sizes, strides):
     zero = tl.full([], 0, tl.int64)
     out = zero
     for step in tl.static_range(len(sizes)):
-        d: tl.constexpr = len(sizes) - 1 - step
-        if d == 0:
-            out += (zero + index) * strides[d]
+        if step == len(sizes) - 1:
+            out += (zero + index) * strides[0]
         else:
-            out += (zero + index % sizes[d]) * strides[d]
-            index = index // sizes[d]
+            out += (zero + index % sizes[len(sizes) - 1 - step]) * strides[len(sizes) - 1 - step]
+            index = index // sizes[len(sizes) - 1 - step]
     return out
 
 

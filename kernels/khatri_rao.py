@@ -68,7 +68,7 @@ def khatri_rao(
             sizes,
             rows,
             rank,
-            WIDE=rows > 2**31 - BLOCK_M,
+            WIDE=rows > 2**30,
             BLOCK_M=BLOCK_M,
             BLOCK_R=BLOCK_R,
             num_warps=WARPS,

@@ -43,7 +43,7 @@ def contract_partial_kernel(
     """Sum a block of results, flat over ``[a, b, r]``; ``stride_g`` is that of ``[b, r]``."""
     pid, split = tl.program_id(0), tl.program_id(1)
     if WIDE:
-        pid = pid.to(tl.int64)
+        pid, split = pid.to(tl.int64), split.to(tl.int64)
     q = pid * BLOCK_Q + tl.arange(0, BLOCK_Q)
     column = q % stride_g
     base = p_ptr + (q // stride_g).to(tl.int64) * group * stride_g + column
@@ -69,7 +69,8 @@ def splits_for(results: int, group: int, multiprocessors: int) -> int:
 def contract_partial(
     p: Tensor, lo: int, hi: int, factors: Sequence[Tensor], chip: Chip | None = None
 ) -> Tensor:
-    """Contract axes ``lo ... hi-1`` of ``p [..., R]``, C order, with one factor each."""
+    """Contract axes ``lo ... hi-1`` of ``p [..., R]`` with one factor each."""
+    p = p.contiguous()
     kept = [*p.shape[:lo], *p.shape[hi:]]
     sizes = tuple(p.shape[lo:hi])
     results, group = math.prod(kept), math.prod(sizes)
@@ -89,7 +90,7 @@ def contract_partial(
             math.prod(p.shape[hi:]),
             p.shape[-1],
             per_split,
-            WIDE=results > 2**31 - BLOCK_Q,
+            WIDE=max(results, group) > 2**30,
             BLOCK_Q=BLOCK_Q,
             BLOCK_G=BLOCK_G,
             num_warps=WARPS,

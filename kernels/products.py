@@ -14,7 +14,6 @@ __all__ = ["MODES", "product"]
 #: ``bench/splitting.py`` models every rounding.
 #:
 #: ``ieee``      fused multiply-adds, no tensor cores (float64: whatever the chip has for it)
-#: ``tf32x3``    float32 as two TF32 parts each, three products: 2^-21
 #: ``bf16x6``    float32 as three bfloat16 parts each, six products: 2^-24
 #: ``bf16x5``    float16 as the two parts that hold it, ``w`` as three, five products: 2^-24
 #: ``bf16w3``    bfloat16 as it is, ``w`` as three parts, three products: nothing
@@ -22,7 +21,7 @@ __all__ = ["MODES", "product"]
 #: ``half``      both in half precision, one product: nothing
 #: ``tf32``      both rounded to TF32, one product: 2^-10
 #: ``bf16``      both rounded to bfloat16, one product: 2^-7
-MODES = ("ieee", "tf32x3", "bf16x6", "bf16x5", "bf16w3", "bf16x3", "half", "tf32", "bf16")
+MODES = ("ieee", "bf16x6", "bf16x5", "bf16w3", "bf16x3", "half", "tf32", "bf16")
 
 #: Triton's interpreter multiplies the bits of bfloat16 tiles as integers; there they are widened,
 #: which changes no product.
@@ -33,10 +32,12 @@ _INTERPRETED = tl.constexpr(knobs.runtime.interpret)
 def _dot(a, b, acc):
     """Return ``a @ b + acc`` of half-precision tiles, products exact, sums float32."""
     if _INTERPRETED:
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
-    # Without the bound the compiler would add to the caller's sum inside the tensor core, whose
-    # accumulator drops bits: the caller's own addition, in float32, is what keeps long sums exact.
-    return tl.dot(a, b, acc, max_num_imprecise_acc=a.shape[1])
+        out = tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
+    else:
+        # Without the bound the compiler adds to the caller's sum inside the tensor core, whose
+        # accumulator drops bits; the caller's own addition is what keeps long sums exact.
+        out = tl.dot(a, b, acc, max_num_imprecise_acc=a.shape[1])
+    return out
 
 
 @triton.jit
@@ -57,26 +58,36 @@ def _nearest_tf32(a):
 
 
 @triton.jit
-def product(x, w, PRECISION: tl.constexpr):
-    """Return ``x [M, K] @ w [K, R]``, sums of K terms in the type of ``w``, or float32."""
-    if PRECISION == "ieee" or PRECISION == "tf32x3":
-        return tl.dot(x.to(w.dtype), w, input_precision=PRECISION, out_dtype=w.dtype)
-    if PRECISION == "tf32":
-        a, b = _nearest_tf32(x.to(tl.float32)), _nearest_tf32(w)
-        return tl.dot(a, b, input_precision="tf32", max_num_imprecise_acc=x.shape[1])
+def _product_of_parts(x, w, PRECISION: tl.constexpr):
+    """Return ``x @ w``, small parts first, so that they are not lost against the large ones."""
     acc = tl.zeros([x.shape[0], w.shape[1]], tl.float32)
-    if PRECISION == "half":
-        return _dot(x, w, acc)
-    if PRECISION == "bf16":
-        return _dot(x.to(tl.bfloat16), w.to(tl.bfloat16), acc)
-    # Small parts first, so that they are not lost against the large ones.
     w1, w2, w3 = _split3(w)
     if PRECISION == "bf16w3":
-        return _dot(x, w1, _dot(x, w2, _dot(x, w3, acc)))
-    x1, x2, x3 = _split3(x.to(tl.float32))
-    if PRECISION == "bf16x3":
-        return _dot(x1, w1, _dot(x1, w2, _dot(x2, w1, acc)))
-    if PRECISION == "bf16x6":
-        acc = _dot(x3, w1, acc)
-    acc = _dot(x2, w2, _dot(x1, w3, acc))
-    return _dot(x1, w1, _dot(x1, w2, _dot(x2, w1, acc)))
+        acc = _dot(x, w1, _dot(x, w2, _dot(x, w3, acc)))
+    else:
+        x1, x2, x3 = _split3(x.to(tl.float32))
+        if PRECISION == "bf16x6":
+            acc = _dot(x3, w1, acc)
+        if PRECISION != "bf16x3":
+            acc = _dot(x2, w2, _dot(x1, w3, acc))
+        acc = _dot(x1, w1, _dot(x1, w2, _dot(x2, w1, acc)))
+    return acc
+
+
+@triton.jit
+def product(x, w, PRECISION: tl.constexpr):
+    """Return ``x [M, K] @ w [K, R]``, sums of K terms in the type of ``w``, or float32."""
+    # One way out: what follows a return is compiled all the same.
+    if PRECISION == "ieee":
+        out = tl.dot(x.to(w.dtype), w, input_precision="ieee", out_dtype=w.dtype)
+    elif PRECISION == "tf32":
+        a, b = _nearest_tf32(x.to(tl.float32)), _nearest_tf32(w)
+        out = tl.dot(a, b, input_precision="tf32", max_num_imprecise_acc=x.shape[1])
+    elif PRECISION == "half":
+        out = _dot(x, w, tl.zeros([x.shape[0], w.shape[1]], tl.float32))
+    elif PRECISION == "bf16":
+        zeros = tl.zeros([x.shape[0], w.shape[1]], tl.float32)
+        out = _dot(x.to(tl.bfloat16), w.to(tl.bfloat16), zeros)
+    else:
+        out = _product_of_parts(x, w, PRECISION)
+    return out

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import _check, arrays
 from .._dispatch import Problem
+from ..precision import common_dtype, compute_dtype
 
 __all__ = [
     "as_torch_is_set",
@@ -44,9 +45,10 @@ def unfolded(x: Tensor, mode: int) -> Tensor:
     return x.movedim(mode, 0).reshape(x.shape[mode], x.numel() // max(1, x.shape[mode]))
 
 
-def describe_tensor(op: str, x: Tensor, **more: Any) -> Problem:
-    """Describe a call by its tensor for the dispatch."""
-    dtype = str(x.dtype).removeprefix("torch.")
+def describe_tensor(op: str, x: Tensor, *others: Tensor | None, **more: Any) -> Problem:
+    """Describe a call by its tensor for the dispatch; ``others`` may widen the type."""
+    wide = common_dtype(x, *(t for t in others if t is not None))
+    dtype = str(x.dtype if wide == compute_dtype(x.dtype) else wide).removeprefix("torch.")
     capability = 0
     if x.is_cuda and torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability(x.device)

@@ -33,6 +33,8 @@ def _reasons(p: Problem) -> list[str]:
     found = []
     if p.device != "cuda":
         found.append(f"x is on {p.device}; the kernels run on CUDA")
+    if p.device == "cuda" and torch.version.hip:
+        found.append("the kernels are written for NVIDIA GPUs")
     if not _installed():
         found.append("Triton is not installed; pip install triton")
     if p.capability and p.capability < 80:
@@ -50,7 +52,7 @@ def _precision(asked: str | None) -> str:
     """Return what is asked for; torch's own setting where that is None."""
     if asked is not None:
         return asked
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def triton(

@@ -87,7 +87,7 @@ def _khatri_rao(factors: Sequence[Tensor], weights: Tensor | None, impl: str) ->
     # Half precision is storage only; a product of columns is computed.
     dtype = common_dtype(*factors, *([] if weights is None else [weights]))
     lifted = [factor.to(dtype) for factor in factors]
-    run = _dispatch.runner(_problem(factors), impl)
+    run = _dispatch.runner(_problem(factors, weights), impl)
     with matmul_precision("ieee", factors[0].device):
         out = run(lifted, weights, None)
     # A custom op may not return its argument, and the fake kernel promises C order.
@@ -139,16 +139,16 @@ _khatri_rao.register_autograd(_backward, setup_context=_setup)
 _khatri_rao.register_vmap(map_over_batch(_khatri_rao))
 
 
-def _problem(factors: Sequence[Tensor]) -> _dispatch.Problem:
+def _problem(factors: Sequence[Tensor], weights: Tensor | None) -> _dispatch.Problem:
     shape = tuple(f.shape[0] for f in factors)
-    problem = describe_tensor("khatri_rao", factors[0], rank=factors[0].shape[1])
+    problem = describe_tensor("khatri_rao", *factors, weights, rank=factors[0].shape[1])
     return dataclasses.replace(problem, shape=shape)
 
 
 def _described(
     factors: Sequence[Any], weights: Any = None, skip: int | None = None
 ) -> _dispatch.Problem:
-    return _problem(_arguments(factors, weights, skip)[0])
+    return _problem(*_arguments(factors, weights, skip))
 
 
 def _torch_cost(p: _dispatch.Problem) -> _dispatch.Cost:

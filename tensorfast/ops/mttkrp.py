@@ -125,7 +125,7 @@ def _mttkrp(
     precision: str | None,
     impl: str,
 ) -> Tensor:
-    run = _dispatch.runner(_problem(x, others, mode, precision), impl)
+    run = _dispatch.runner(_problem(x, others, mode, weights, precision), impl)
     with matmul_precision(precision, x.device):
         # The fake kernel promises C order.
         return run(x, others, mode, weights, precision).contiguous()
@@ -188,9 +188,12 @@ _mttkrp.register_vmap(map_over_batch(_mttkrp))
 
 
 def _problem(
-    x: Tensor, others: Sequence[Tensor], mode: int, precision: str | None
+    x: Tensor, others: Sequence[Tensor], mode: int, weights: Tensor | None, precision: str | None
 ) -> _dispatch.Problem:
-    return describe_tensor("mttkrp", x, mode=mode, rank=others[0].shape[1], precision=precision)
+    # Weights take the precision of the rest; complex ones make the result complex.
+    phases = weights if weights is not None and weights.is_complex() else None
+    rank = others[0].shape[1]
+    return describe_tensor("mttkrp", x, *others, phases, mode=mode, rank=rank, precision=precision)
 
 
 def _described(
@@ -201,8 +204,8 @@ def _described(
     *,
     precision: str | None = "ieee",
 ) -> _dispatch.Problem:
-    tensor, others, n, _ = _arguments(x, factors, mode, weights, precision)
-    return _problem(tensor, others, n, precision)
+    tensor, others, n, w = _arguments(x, factors, mode, weights, precision)
+    return _problem(tensor, others, n, w, precision)
 
 
 def _torch_cost(p: _dispatch.Problem) -> _dispatch.Cost:

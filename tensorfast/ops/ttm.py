@@ -265,7 +265,7 @@ def _problem(
     x: Tensor, matrix: Tensor, mode: int, transpose: bool, precision: str | None
 ) -> _dispatch.Problem:
     rank = matrix.shape[1 if transpose else 0] if matrix.ndim == 2 else 1
-    return describe_tensor("ttm", x, mode=mode, rank=rank, precision=precision)
+    return describe_tensor("ttm", x, matrix, mode=mode, rank=rank, precision=precision)
 
 
 def _described(

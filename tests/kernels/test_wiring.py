@@ -71,6 +71,36 @@ def test_explain_predicts_bytes_flops_and_time(op):
     assert "supported; predicted" in by_name["torch"]
 
 
+@pytest.mark.parametrize("precision", ["ieee", "tf32", "bf16", None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("op", ["mttkrp", "ttm", "gram"])
+def test_explain_knows_every_type_and_precision(op, dtype, precision):
+    x, u = cuda(*SHAPE, dtype=dtype), factors(dtype)
+    arguments = {"mttkrp": (x, u, 1), "ttm": (x, u[0].t(), 0), "gram": (x, 0)}[op]
+    setting = torch.backends.cuda.matmul
+    before, setting.fp32_precision = setting.fp32_precision, "tf32"
+    try:
+        assert tf.explain(op, *arguments, precision=precision).chosen == "triton"
+    finally:
+        setting.fp32_precision = before
+
+
+def test_what_widens_the_tensor_is_part_of_the_problem():
+    x, u = cuda(*SHAPE), factors()
+    wide = [u[0].double(), *u[1:]]
+    assert tf.explain("mttkrp", x, wide, 1).problem.dtype == "float64"
+    phases = cuda(RANK, dtype=torch.complex64)
+    calls = [
+        ("mttkrp", x, u, 1, phases),
+        ("mttkrp", x, [u[0].to(torch.complex64), *u[1:]], 1),
+        ("ttm", x, u[0].t().to(torch.complex64), 0),
+        ("khatri_rao", u, phases),
+        ("khatri_rao", [u[0], u[1].to(torch.complex128)]),
+    ]
+    for op, *arguments in calls:
+        assert tf.explain(op, *arguments).chosen == "torch"
+
+
 def test_a_large_mttkrp_is_predicted_to_read_the_tensor_about_once():
     x, u = cuda(512, 512, 512), [cuda(512, 32) for _ in range(3)]
     for mode in range(3):

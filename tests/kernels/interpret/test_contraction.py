@@ -117,6 +117,7 @@ def test_both_sweeps_and_every_number_of_splits(kept, monkeypatch):
     seen = set()
     plan = contraction.plan
     monkeypatch.setattr(contraction, "STEPS", 10**6)
+    monkeypatch.setattr(contraction, "IN_CACHE", 0)
     for partials, waves in [(0, 4), (0.125, 4), (100.0, 4), (100.0, 1), (100.0, 0.01)]:
         monkeypatch.setattr(contraction, "PARTIALS", partials)
         monkeypatch.setattr(contraction, "WAVES", waves)
