@@ -15,7 +15,7 @@ __all__ = ["MODES", "product"]
 #:
 #: ``ieee``      fused multiply-adds, no tensor cores (float64: whatever the chip has for it)
 #: ``bf16x6``    float32 as three bfloat16 parts each, six products: 2^-24
-#: ``bf16x5``    float16 as the two parts that hold it, ``w`` as three, five products: 2^-24
+#: ``bf16x5``    float16 as the two parts that hold it, ``w`` as three, five products: 2^-25
 #: ``bf16w3``    bfloat16 as it is, ``w`` as three parts, three products: nothing
 #: ``bf16x3``    float32 as two parts each, three products: 2^-15
 #: ``half``      both in half precision, one product: nothing

@@ -21,8 +21,6 @@ from .matmul import BLOCK, by_columns, product, products, wants_columns
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
-    "SLAB",
-    "by_stride",
     "contract_data",
     "contract_partial",
     "cross",

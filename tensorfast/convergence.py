@@ -1,15 +1,23 @@
-"""When an iteration is over, and what its error is: the rules that CP and Tucker share."""
+"""When an iteration is over, what its error is, and the words for it: what CP and Tucker share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from .precision import compute_dtype, explicit_residual_below, precision_floor
+from .results import ConvergenceInfo
 
-__all__ = ["StoppingRule", "at_precision_limit", "fast_relative_error"]
+__all__ = [
+    "StoppingRule",
+    "account",
+    "at_precision_limit",
+    "fast_relative_error",
+    "in_words",
+    "rose",
+]
 
 
 def fast_relative_error(
@@ -37,9 +45,9 @@ class StoppingRule:
     """Decides after each sweep whether to go on.
 
     An error from three scalars is right to a few digits, yet from sweep to sweep it jitters by
-    about ``eps / error``, in float32 as much as a usual ``tol``. Where that could decide, the rule
-    asks for the residual itself, once when a sweep looks like the last and once a sweep later, and
-    judges by those two; if they say go on, by the next such error and the one before.
+    about ``eps / error``, in float32 as much as a usual ``tol``. So the rule judges only errors
+    that are good to ``tol``, by their fall a sweep since the one before. Where three scalars give
+    none, a sweep that looks like the last makes it ask for the residual itself.
 
     Parameters
     ----------
@@ -59,9 +67,8 @@ class StoppingRule:
         self.tol = tol
         self.monotone = monotone
         self._dtype = dtype
-        self._was_exact = False
-        self._confirmed: tuple[int, float] | None = None
-        self._confirm_next = False
+        # The last sweep whose error was good to ``tol``, and that error.
+        self._trusted: tuple[int, float] | None = None
 
     def status(
         self, errors: list[float], exact: bool, recompute: Callable[[], float]
@@ -75,21 +82,15 @@ class StoppingRule:
             return None
         if at_precision_limit(errors[-1], self._dtype):
             return "precision_limit"
-        exact = exact or self._resolves(errors[-1])
-        comparable, self._was_exact = exact == self._was_exact, exact
-        if len(errors) < 2:
-            return None
-        verdict = self._judge(errors[-2] - errors[-1])
-        if exact:
-            return verdict if comparable else None
-        if verdict is None and not self._confirm_next:
-            return None
-        errors[-1] = recompute()
-        before, self._confirmed = self._confirmed, (len(errors), errors[-1])
-        self._confirm_next = before is None
+        if not (exact or self._resolves(errors[-1])):
+            if len(errors) < 2 or self._judge(errors[-2] - errors[-1]) is None:
+                return None
+            errors[-1] = recompute()
+        before, self._trusted = self._trusted, (len(errors), errors[-1])
         if before is None:
             return None
-        return self._judge((before[1] - errors[-1]) / (len(errors) - before[0]))
+        sweep, error = before
+        return self._judge((error - errors[-1]) / (len(errors) - sweep))
 
     def _resolves(self, error: float) -> bool:
         """Whether three scalars tell changes of ``tol`` at this error."""
@@ -105,3 +106,50 @@ class StoppingRule:
 def at_precision_limit(error: float, dtype: torch.dtype) -> bool:
     """Whether an error is as small as factors of this type can make it."""
     return 0 < error < precision_floor(dtype)
+
+
+def rose(errors: Sequence[float]) -> bool:
+    """Whether the last sweep made the error larger."""
+    return len(errors) > 1 and errors[-1] > errors[-2]
+
+
+_SENTENCES = {
+    "converged": "The relative error changed by less than tol={tol:g} in the last of {sweeps}.",
+    "max_iter": (
+        "Stopped after {sweeps}, as many as allowed; raise n_iter_max if the error {error:.3g} "
+        "still falls."
+    ),
+    "exact": "Stopped after {sweeps}, as many as allowed; the model equals the data.",
+    "stopped": "The callback stopped the iteration after {sweeps}.",
+    "precision_limit": (
+        "After {sweeps} the relative error {error:.3g} is at the rounding level of the data; "
+        "use float64 data to go further."
+    ),
+    "rounding": (
+        "After {sweeps} the relative error {error:.3g} rose by rounding: the data's type resolves "
+        "no further progress; use float64 data to go further."
+    ),
+}
+
+
+def in_words(status: str, errors: Sequence[float], tol: float) -> str:
+    """Say how an iteration ended, and what to do."""
+    kind = status
+    if status == "precision_limit" and rose(errors):
+        kind = "rounding"
+    if status == "max_iter" and errors[-1] == 0:
+        kind = "exact"
+    sweeps = f"{len(errors)} sweep{'s' if len(errors) > 1 else ''}"
+    return _SENTENCES[kind].format(sweeps=sweeps, error=errors[-1], tol=tol)
+
+
+def account(status: str, errors: Sequence[float], message: str) -> ConvergenceInfo:
+    """Give an account of an iteration that has ended."""
+    return ConvergenceInfo(
+        n_iter=len(errors),
+        rel_errors=tuple(errors),
+        fit=1.0 - errors[-1],
+        converged=status in ("converged", "precision_limit"),
+        status=status,
+        message=message,
+    )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline
+from .blocks import by_stride
 from .precision import common_dtype, matmul_precision, solve_dtype
 from .reconstruct import (
     bring_cp,
@@ -67,7 +68,7 @@ def relative_error(x: Any, decomposition: Any) -> float:
             model = named(factors, weights=weights)
             _check.one_device(op, {"x": tensor, **model})
             wide = _wide(weights, factors, solve_dtype(factors[0].dtype))
-            order = baseline.by_stride(tensor)
+            order = by_stride(tensor)
             gap = cp_residual_norm(tensor.permute(order), [wide[n] for n in order], double=True)
         else:
             core, factors = bring_tucker(op, decomposition)

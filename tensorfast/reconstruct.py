@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline, blocks
-from .blocks import SLAB, boxes, middle, rows_in
+from .blocks import SLAB, boxes, by_stride, middle, rows_in
 from .precision import common_dtype, matmul_precision, solve_dtype
 
 __all__ = ["cp_residual_norm", "cp_to_tensor", "tucker_residual_norm", "tucker_to_tensor"]
@@ -187,7 +187,7 @@ def tucker_residual_norm(
     """``||x - core x_0 U_0 x_1 U_1 ...||`` from the residual itself, slab by slab."""
     dtype = common_dtype(x, core, *factors)
     dtype = solve_dtype(dtype) if double else dtype
-    order = baseline.by_stride(x)
+    order = by_stride(x)
     x, core = x.permute(order), core.permute(order).to(dtype)
     ordered = [factors[n].to(dtype) for n in order]
     axis, step = blocks.cut(x, SLAB)

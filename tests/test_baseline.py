@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tensorfast import baseline, matmul, reference, unfold
+from tensorfast.blocks import by_stride
 from tensorfast.precision import compute_dtype, solve_dtype
 from tensorfast.testing import assert_close, normal, poisoned_memory
 
@@ -148,7 +149,7 @@ def test_cross(shape, order, sliced, dtype):
         sizes = [2 if n == mode else s for n, s in enumerate(x.shape)]
         y = normal(sizes, dtype=compute_dtype(dtype), seed=1)
         # Its own order of memory, and that of ``x``.
-        as_x = y.permute(baseline.by_stride(x)).contiguous().permute(inverse(baseline.by_stride(x)))
+        as_x = y.permute(by_stride(x)).contiguous().permute(inverse(by_stride(x)))
         for laid in (y, as_x):
             against_formula(
                 lambda x, y, n=mode: baseline.cross(x, y, n),
@@ -190,8 +191,8 @@ def test_the_squared_norm_of_float32_is_summed_in_double_precision():
 def test_by_stride_is_the_order_of_memory():
     x = torch.empty(2, 3, 4, 5)
     for order in itertools.permutations(range(4)):
-        assert x.permute(order).permute(baseline.by_stride(x.permute(order))).is_contiguous()
-    assert baseline.by_stride(x[:1].expand(9, 3, 4, 5)) == [1, 2, 3, 0]
+        assert x.permute(order).permute(by_stride(x.permute(order))).is_contiguous()
+    assert by_stride(x[:1].expand(9, 3, 4, 5)) == [1, 2, 3, 0]
 
 
 class Largest(TorchDispatchMode):
@@ -222,7 +223,7 @@ def test_mttkrp_copies_no_tensor_and_forms_one_side_at_a_time(mode, order, monke
     others = [normal((n, rank), seed=n) for m, n in enumerate(x.shape) if m != mode]
     with Largest() as largest:
         baseline.mttkrp(x, others, mode)
-    at = baseline.by_stride(x).index(mode)
+    at = by_stride(x).index(mode)
     sides = max(math.prod(shape[:at]), math.prod(shape[at + 1 :])) * rank
     # One side of the Khatri-Rao product, or a block.
     assert largest.elements <= max(sides, 1000) < x.numel() / 2

@@ -10,7 +10,7 @@ import tensorly as tl
 import torch
 
 import tensorfast as tf
-from tensorfast import baseline, reconstruct, reference
+from tensorfast import reconstruct, reference
 from tensorfast.reconstruct import cp_residual_norm, norm, tucker_residual_norm
 from tensorfast.testing import PROBLEMS, assert_close, random_cp
 
@@ -170,7 +170,7 @@ def test_residual_norms(shape, dtype, double):
 
 @pytest.mark.parametrize("scale", [2.0**530, 2.0**-570])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-@pytest.mark.parametrize("elements", [baseline.SLAB, 7])
+@pytest.mark.parametrize("elements", [reconstruct.SLAB, 7])
 def test_norms_at_any_scale(scale, dtype, elements, monkeypatch):
     """Squares over- or underflow; with a power of two for a scale, nothing else changes."""
     monkeypatch.setattr(reconstruct, "SLAB", elements)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tensorfast as tf
-from tensorfast import baseline, reconstruct, reference
+from tensorfast import reconstruct, reference
 from tensorfast.testing import planted
 
 SHAPES = [(9, 8), (7, 6, 5), (4, 3, 5, 2), (3, 2, 4, 2, 3)]
@@ -188,7 +188,7 @@ def test_relative_error_does_not_form_the_model(rank):
     """Beside ``x``: Khatri-Rao products of half the modes and two slabs, in double precision."""
     x, model = torch.zeros(300, 300, 300), (None, [torch.ones(300, rank)] * 3)
     products = 8 * rank * (300 + 300 * 300)
-    slabs = 2 * 8 * baseline.SLAB
+    slabs = 2 * 8 * reconstruct.SLAB
     bound = products + slabs + 2**20
     assert bound < 8 * x.numel() / 3
     assert peak_bytes(lambda: tf.relative_error(x, model)) < bound

@@ -12,6 +12,7 @@ from tensorfast.svd import (
     leading_projection,
     leading_subspace,
     orthonormal,
+    scaled,
     tail_cut,
 )
 from tensorfast.testing import planted
@@ -134,6 +135,26 @@ def test_any_scale(method, scale, dtype):
     np.testing.assert_allclose(s / power, expected[1], rtol=tolerance)
     torch.testing.assert_close(u, expected[0], rtol=0, atol=tolerance)
     torch.testing.assert_close(vh, expected[2], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.complex128], ids=str)
+def test_what_is_tame_is_not_scaled(dtype):
+    x = torch.ones(3, 4, 5, dtype=dtype)
+    same, squared, scale = scaled("op", x)
+    assert same is x
+    assert (squared, scale) == (60, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1e30, torch.float32), (1e-30, torch.bfloat16), (1e200, torch.float64)]
+)
+def test_scaling_is_by_a_power_of_two_and_refers_to_what_is_returned(size, dtype):
+    x = torch.full((3, 4, 5), size, dtype=dtype)
+    tame, squared, scale = scaled("op", x)
+    assert np.log2(scale) == round(np.log2(scale))
+    assert torch.equal(tame * scale, x.to(tame.dtype))
+    assert squared == pytest.approx(float(tame.double().square().sum()))
+    assert 60 <= squared < 240
 
 
 def test_auto_chooses_as_documented():

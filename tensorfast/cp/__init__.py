@@ -101,9 +101,10 @@ def cp_als(
     **Cost.** A sweep reads ``x`` between N / (N - 1) and N times, 2 R prod(I_n) flops
     each: a cost model picks among exact schedules (mode by mode, dimension tree, multi-sweep
     dimension tree), all of which compute plain ALS's iterates. A partial result takes at most half
-    of ``x``, or a few MiB; beside it stands the Khatri-Rao product of the modes that a read of
-    ``x`` contracts. ``init="svd"`` takes up to four times ``(R + 8) / I_n`` of ``x``, mode after
-    mode.
+    of ``x``, or a few MiB, and as much again while one that comes out by columns is transposed;
+    its memory serves the whole fit. Beside it stands the Khatri-Rao product of the modes that a
+    read of ``x`` contracts. ``init="svd"`` takes one and a half times ``(R + 8) / I_n`` of ``x``,
+    mode after mode, and blocks of 40 MB together.
 
     **Numerics.** Grams, their products, the solves and the scalars of the fit are double precision.
     ``info.rel_errors`` are true: where ``||X||^2 - 2<X,M> + ||M||^2`` has lost its digits, the

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import baseline, reconstruct
+from ..blocks import by_stride
 from ..precision import compute_dtype, precision_floor
 from .plan import plan
 from .schedule import Run, Schedule
@@ -60,7 +61,7 @@ class DenseOperand:
         self.shape = tuple(x.shape)
         self.dtype = compute_dtype(x.dtype)
         self.device = x.device
-        self._order = tuple(baseline.by_stride(x))
+        self._order = tuple(by_stride(x))
         self._x = x.permute(self._order)
         self._trees: dict[Run, Node] = {}
         self._room: Tensor | None = None

@@ -1,4 +1,4 @@
-"""How a fit ended: components that diverge, and the words for it."""
+"""How a CP fit ended: components that diverge, and the words for it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..convergence import account, in_words, rose
 from ..results import ConvergenceInfo
 
 __all__ = ["DivergenceWatch", "describe", "hadamard"]
@@ -99,34 +100,6 @@ def hadamard(grams: Sequence[Tensor]) -> Tensor:
     return out
 
 
-_MESSAGES = {
-    "converged": "The relative error changed by less than tol={tol:g} in the last of {sweeps}.",
-    "max_iter": (
-        "Stopped after {sweeps}, as many as allowed; raise n_iter_max if the error {error:.3g} "
-        "still falls."
-    ),
-    "exact": "Stopped after {sweeps}, as many as allowed; the model equals the data.",
-    "stopped": "The callback stopped the iteration after {sweeps}.",
-    "precision_limit": (
-        "After {sweeps} the relative error {error:.3g} is at the rounding level of the data; "
-        "use float64 data to go further."
-    ),
-    "rounding": (
-        "After {sweeps} the relative error {error:.3g} rose by rounding: the data's type resolves "
-        "no further progress; use float64 data to go further."
-    ),
-    "degenerate": (
-        "After {sweeps} components {pair[0]} and {pair[1]} diverge against each other (cosine "
-        "{pair[2]:.4f}): the tensor seems to have no best approximation of this rank; lower the "
-        "rank, or bound the factors with l2_reg."
-    ),
-    "ridge": (
-        " The normal equations were singular (the rank is above what the data hold, or columns are "
-        "collinear); a relative ridge of up to {ridge:.0e} was added."
-    ),
-}
-
-
 def describe(
     status: str,
     errors: Sequence[float],
@@ -138,20 +111,20 @@ def describe(
 
     A diverging ``pair`` overrides every status, unless the fit is perfect.
     """
-    kind = status
-    if status == "precision_limit" and len(errors) > 1 and errors[-1] > errors[-2]:
-        kind = "rounding"
-    if status == "max_iter" and errors[-1] == 0:
-        kind = "exact"
-    if pair is not None and kind != "precision_limit":
-        kind = status = "degenerate"
-    sweeps = f"{len(errors)} sweep{'s' if len(errors) > 1 else ''}"
-    text = _MESSAGES[kind] + (_MESSAGES["ridge"] if ridge else "")
-    return ConvergenceInfo(
-        n_iter=len(errors),
-        rel_errors=tuple(errors),
-        fit=1.0 - errors[-1],
-        converged=status in ("converged", "precision_limit"),
-        status=status,
-        message=text.format(sweeps=sweeps, error=errors[-1], tol=tol, ridge=ridge, pair=pair),
-    )
+    perfect = status == "precision_limit" and not rose(errors)
+    if pair is None or perfect:
+        message = in_words(status, errors, tol)
+    else:
+        r, s, cosine = pair
+        status = "degenerate"
+        message = (
+            f"After {len(errors)} sweeps components {r} and {s} diverge against each other (cosine "
+            f"{cosine:.4f}): the tensor seems to have no best approximation of this rank; lower "
+            "the rank, or bound the factors with l2_reg."
+        )
+    if ridge:
+        message += (
+            " The normal equations were singular (the rank is above what the data hold, or columns "
+            f"are collinear); a relative ridge of up to {ridge:.0e} was added."
+        )
+    return account(status, errors, message)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from .. import _check, arrays, baseline
-from ..convergence import StoppingRule
+from ..convergence import StoppingRule, account, in_words
 from ..precision import compute_dtype, matmul_precision, solve_dtype
 from ..progress import progress_bar
 from ..reconstruct import bring_tucker
 from ..results import TuckerTensor
-from ..svd import gaussian, generator, orthonormal
-from .shared import bring, exact_error, rescaled, result, scaled, true_error
+from ..svd import gaussian, generator, orthonormal, scaled
+from .shared import bring, exact_error, rescaled, result, true_error
 from .truncation import order_of_modes, truncate
 
 __all__ = ["hooi"]
@@ -124,27 +124,8 @@ def hooi(
                 if reason is not None:
                     status = reason
                     break
-    return result(rescaled(core, scale), factors, errors, status, _message(status, errors, tol), x)
-
-
-def _message(status: str, errors: Sequence[float], tol: float) -> str:
-    sweeps = f"{len(errors)} sweep{'s' if len(errors) > 1 else ''}"
-    risen = len(errors) > 1 and errors[-1] > errors[-2]
-    limit = "rose by rounding" if risen else "is at the rounding level of the data"
-    return {
-        "converged": (
-            f"The relative error changed by less than tol={tol:g} in the last of {sweeps}."
-        ),
-        "max_iter": (
-            f"Stopped after {sweeps}, as many as allowed; raise n_iter_max if the error "
-            f"{errors[-1]:.3g} still falls."
-        ),
-        "stopped": f"The callback stopped the iteration after {sweeps}.",
-        "precision_limit": (
-            f"After {sweeps} the relative error {errors[-1]:.3g} {limit}; use float64 data to go "
-            "further."
-        ),
-    }[status]
+    info = account(status, errors, in_words(status, errors, tol))
+    return result(rescaled(core, scale), factors, info, x)
 
 
 def _initial(

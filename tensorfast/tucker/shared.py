@@ -10,16 +10,11 @@ from torch import Tensor
 
 from .. import _check, arrays, baseline
 from ..convergence import fast_relative_error
-from ..precision import (
-    compute_dtype,
-    precision_floor,
-    safe_scale,
-    solve_dtype,
-)
+from ..precision import compute_dtype, precision_floor, solve_dtype
 from ..reconstruct import tucker_residual_norm
 from ..results import ConvergenceInfo, TuckerTensor
 
-__all__ = ["bring", "exact_error", "rescaled", "result", "scaled", "true_error"]
+__all__ = ["bring", "exact_error", "rescaled", "result", "true_error"]
 
 
 def bring(op: str, x: Any) -> Tensor:
@@ -31,20 +26,8 @@ def bring(op: str, x: Any) -> Tensor:
     return tensor
 
 
-def scaled(op: str, x: Tensor) -> tuple[Tensor, float, float]:
-    """Return ``x / scale``, its squared norm and the scale; refuse non-finite values."""
-    squared = float(baseline.sum_of_squares(x))
-    if not math.isfinite(squared):
-        _check.finite(op, x)
-    scale = safe_scale(x, squared)
-    if scale != 1.0:
-        x = x.to(compute_dtype(x.dtype)) / scale
-        squared = float(baseline.sum_of_squares(x))
-    return x, squared, scale
-
-
 def rescaled(core: Tensor, scale: float) -> Tensor:
-    """Undo the scaling of `scaled`."""
+    """Undo the division by `svd.scaled`."""
     return core if scale == 1.0 else core * scale
 
 
@@ -79,22 +62,9 @@ def exact_error(x: Tensor, core: Tensor, factors: Sequence[Tensor], squared_norm
 
 
 def result(
-    core: Tensor,
-    factors: Sequence[Tensor],
-    errors: Sequence[float],
-    status: str,
-    message: str,
-    like: Any,
+    core: Tensor, factors: Sequence[Tensor], info: ConvergenceInfo, like: Any
 ) -> TuckerTensor:
     """Pack core and factors as arrays of the kind of ``like``."""
-    info = ConvergenceInfo(
-        n_iter=len(errors),
-        rel_errors=tuple(errors),
-        fit=1.0 - errors[-1],
-        converged=status in ("converged", "precision_limit"),
-        status=status,
-        message=message,
-    )
     return TuckerTensor(
         arrays.in_kind(core.contiguous(), like),
         [arrays.in_kind(f.contiguous(), like) for f in factors],

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import _check, baseline
+from ..convergence import account
 from ..precision import matmul_precision
 from ..results import TuckerTensor
-from .shared import bring, rescaled, result, scaled, true_error
+from ..svd import scaled
+from .shared import bring, rescaled, result, true_error
 from .subspace import basis_of_rank, basis_within
 
 __all__ = ["hosvd", "order_of_modes", "sthosvd", "truncate"]
@@ -135,7 +137,8 @@ def _truncated(
             f" The relative error {error:.3g} is above tol by rounding: the data's type resolves "
             "no less; use float64 data to go further."
         )
-    return result(rescaled(core, scale), factors, [error], status, message, x)
+    info = account(status, [error], message)
+    return result(rescaled(core, scale), factors, info, x)
 
 
 def order_of_modes(

@@ -135,6 +135,9 @@ def test_statuses():
     assert (info.status, info.converged) == ("precision_limit", True)
     assert "rounding" in info.message
     assert info.fit == 1 - info.rel_errors[-1]
+    info = tf.hooi(torch.zeros(4, 4, 4), 1, n_iter_max=2, tol=0).info
+    assert (info.status, info.rel_errors[-1]) == ("max_iter", 0)
+    assert info.message.endswith("the model equals the data.")
 
 
 def test_the_callback_sees_and_stops():
