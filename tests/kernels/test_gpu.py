@@ -47,6 +47,20 @@ def test_types_and_precisions(dtype, precision):
         check_mttkrp(normal((65, 128, 70), dtype).cuda(), mode, 33, precision)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(65, 33, 70), (8, 2000, 300), (300, 4000)], ids=str)
+def test_ieee_is_as_exact_as_float32_on_the_cpu(shape, dtype):
+    """A bound on single entries grows with the sum and would let plain TF32 pass; this does not."""
+    x, factors = normal(shape, dtype), [normal((n, 24), seed=n) for n in shape]
+    for mode in range(len(shape)):
+        others = [f for k, f in enumerate(factors) if k != mode]
+        exact = reference.mttkrp(x.double(), [f.double() for f in others], mode)
+        there = tf.mttkrp(x.cuda(), [f.cuda() for f in factors], mode, impl="triton").cpu()
+        here = tf.mttkrp(x, factors, mode)
+        error, bound = (torch.linalg.norm(m.double() - exact) for m in (there, here))
+        assert error <= 4 * bound
+
+
 def test_strides():
     x = normal((60, 80, 50, 9)).cuda()
     for view in (
