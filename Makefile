@@ -11,6 +11,9 @@ demo: $(DEMO)           ## decompose a hyperspectral image, and draw what was fo
 	$(PY) examples/indian_pines.py
 test: $(READY)          ## tests and doctests, with coverage
 	$(PY) -m pytest --cov
+	TRITON_INTERPRET=1 $(PY) -m pytest tests/kernels/interpret
+test-interpret: $(READY) ## only the kernels, under Triton's interpreter
+	TRITON_INTERPRET=1 $(PY) -m pytest tests/kernels/interpret
 test-slow: $(READY)     ## only the tests that take long, or many gigabytes
 	$(PY) -m pytest -m slow --slow
 test-gpu: $(READY)      ## only the tests that need a GPU
@@ -34,4 +37,4 @@ $(VENV)/.%-ready: constraints.txt pyproject.toml setup.py
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	touch $@
 
-.PHONY: help demo test test-slow test-gpu lint format type bench wheel clean
+.PHONY: help demo test test-interpret test-slow test-gpu lint format type bench wheel clean

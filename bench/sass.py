@@ -5,8 +5,12 @@ exactly what a launch on that GPU would. The tests and the table in ``docs/kerne
 registers, spills, shared memory and instructions from the result.
 """
 
+import bisect
 import collections
+import itertools
+import json
 import re
+import struct
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -16,22 +20,33 @@ from pathlib import Path
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
+from triton.runtime.cache import get_cache_manager
 from triton.runtime.jit import JITFunction
 
-#: Instructions worth counting: tensor cores of each generation, multiply-adds, loads, spills.
+#: Instructions worth counting: tensor cores of each generation, multiply-adds, memory, spills.
 FAMILIES = {
-    "HGMMA": ("HGMMA",),
-    "UTCMMA": ("UTCHMMA", "UTCQMMA", "UTCMMA"),
-    "HMMA": ("HMMA",),
-    "DMMA": ("DMMA",),
-    "FFMA": ("FFMA",),
-    "DFMA": ("DFMA",),
-    "wide loads": ("LDG.E.128", "LDGSTS.E.BYPASS.128", "LDGSTS.E.BYPASS.LTC128B.128", "UTMALDG"),
-    "loads": ("LDG", "LDGSTS", "UTMALDG"),
-    "spills": ("LDL", "STL"),
+    family: re.compile(pattern)
+    for family, pattern in {
+        "HGMMA": r"HGMMA",
+        "UTCMMA": r"UTC\w*MMA",
+        "HMMA": r"HMMA",
+        "DMMA": r"DMMA",
+        "FFMA": r"FFMA",
+        "DFMA": r"DFMA",
+        "wide loads": r"LDG.*\.(128|256)\b|UTMALDG",
+        "loads": r"LDG|UTMALDG",
+        "wide stores": r"STG.*\.(128|256)\b",
+        "spills": r"LDL|STL",
+    }.items()
 }
 
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", re.MULTILINE)
+_INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]+)\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\S+)", re.MULTILINE)
+
+#: Tensor-core products in PTX, of each generation.
+_PRODUCT = re.compile(r"(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)\S+")
+
+#: The file of a kernel's instruction counts in Triton's cache.
+_NOTES = "instructions.json"
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,8 @@ class Report:
     warps : int
     counts : dict of str to int
         Instructions by `FAMILIES`.
+    products : dict of str to int
+        Tensor-core instructions of the PTX, by the type of their operands.
     """
 
     kernel: str
@@ -60,6 +77,7 @@ class Report:
     shared: int
     warps: int
     counts: dict
+    products: dict
 
     @property
     def spilled(self):
@@ -85,6 +103,26 @@ class _Target:
 
 
 @contextmanager
+def launching(act):
+    """Do something else with every launch inside the block.
+
+    Parameters
+    ----------
+    act : callable
+        Called as ``act(kernel, args, options)``, with what the kernel would have been called with.
+    """
+
+    def instead(self, *args, grid, warmup, **options):
+        act(self, args, options)
+
+    launch, JITFunction.run = JITFunction.run, instead
+    try:
+        yield
+    finally:
+        JITFunction.run = launch
+
+
+@contextmanager
 def compiling_for(capability):
     """Compile instead of launching inside the block.
 
@@ -100,61 +138,115 @@ def compiling_for(capability):
     """
     compiled, launch, before = [], JITFunction.run, driver._active
 
-    def compile_only(self, *args, grid, warmup, **kwargs):
-        compiled.append(launch(self, *args, grid=grid, warmup=True, **kwargs))
+    def act(kernel, args, options):
+        compiled.append(launch(kernel, *args, grid=(1,), warmup=True, **options))
 
     driver.set_active(_Target(capability))
-    JITFunction.run = compile_only
     try:
-        yield compiled
+        with launching(act):
+            yield compiled
     finally:
-        JITFunction.run = launch
         driver._active = before
 
 
 def read(compiled):
-    """Read a compiled kernel.
+    """Read compiled kernels.
+
+    What the disassembler says is kept in Triton's cache, beside the kernel.
 
     Parameters
     ----------
-    compiled : triton.compiler.CompiledKernel
+    compiled : list of triton.compiler.CompiledKernel
+        All for one GPU.
 
     Returns
     -------
-    Report
+    list of Report
     """
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
-        Path(cubin.name).write_bytes(compiled.asm["cubin"])
-        code = _run(knobs.nvidia.nvdisasm.path, "-c", cubin.name)
-        usage = _run(knobs.nvidia.cuobjdump.path, "--dump-resource-usage", cubin.name)
+    caches = [get_cache_manager(kernel.hash) for kernel in compiled]
+    fresh = [i for i, cache in enumerate(caches) if cache.get_file(_NOTES) is None]
+    for i, counts in zip(fresh, _instructions([compiled[i] for i in fresh]), strict=True):
+        notes = {"usage": _usage(compiled[i].asm["cubin"]), "instructions": counts}
+        caches[i].put(json.dumps(notes), _NOTES, binary=False)
+    return [
+        _report(kernel, json.loads(Path(cache.get_file(_NOTES)).read_text()))
+        for kernel, cache in zip(compiled, caches, strict=True)
+    ]
+
+
+def _report(compiled, notes):
     meta = compiled.metadata
     return Report(
         kernel=meta.name,
         capability=meta.target.arch,
-        registers=int(re.search(r"REG:(\d+)", usage)[1]),
-        stack=int(re.search(r"STACK:(\d+)", usage)[1]),
+        registers=notes["usage"]["REG"],
+        stack=notes["usage"]["STACK"],
         shared=meta.shared,
         warps=meta.num_warps,
-        counts=count(code),
+        counts=count(notes["instructions"]),
+        products=dict(collections.Counter(_PRODUCT.findall(compiled.asm["ptx"]))),
     )
 
 
-def count(code):
-    """Count the instructions of a disassembly by `FAMILIES`.
+def count(instructions):
+    """Count instructions by `FAMILIES`.
 
     Parameters
     ----------
-    code : str
+    instructions : dict of str to int
+        By full name.
 
     Returns
     -------
     dict of str to int
     """
-    found = collections.Counter(_INSTRUCTION.findall(code))
     return {
-        family: sum(n for name, n in found.items() if name.startswith(prefixes))
-        for family, prefixes in FAMILIES.items()
+        family: sum(n for name, n in instructions.items() if pattern.match(name))
+        for family, pattern in FAMILIES.items()
     }
+
+
+def _usage(cubin):
+    """Return the numbers of ``cuobjdump --dump-resource-usage`` by name."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(cubin)
+        text = _run(knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name)
+    return {name: int(n) for name, n in re.findall(r"(\w+):(\d+)", text)}
+
+
+def _instructions(compiled):
+    """Count the instructions of each kernel by name.
+
+    The disassembler takes a quarter of a second to start, however little it is given to read, so
+    it is given the machine code of all of them in one piece.
+    """
+    if not compiled:
+        return []
+    codes = [_machine_code(kernel.asm["cubin"]) for kernel in compiled]
+    starts = list(itertools.accumulate(map(len, codes), initial=0))
+    capability = compiled[0].metadata.target.arch
+    # Triton compiles for the features of the very chip from Hopper on.
+    chip = f"SM{capability}{'a' if capability >= 90 else ''}"
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(b"".join(codes))
+        disassembly = _run(knobs.nvidia.nvdisasm.path, "-ndf", "-b", chip, file.name)
+    counts = [collections.Counter() for _ in compiled]
+    for address, name in _INSTRUCTION.findall(disassembly):
+        counts[bisect.bisect_right(starts, int(address, 16)) - 1][name] += 1
+    return counts
+
+
+def _machine_code(cubin):
+    """Return the code sections of a 64-bit ELF file."""
+    (table,) = struct.unpack_from("<Q", cubin, 0x28)
+    size, number, names_at = struct.unpack_from("<HHH", cubin, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, table + n * size) for n in range(number)]
+    names = cubin[sections[names_at][4] :]
+    return b"".join(
+        cubin[offset : offset + length]
+        for name, _, _, _, offset, length in sections
+        if names.startswith(b".text.", name)
+    )
 
 
 def _run(*command):
