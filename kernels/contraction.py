@@ -302,5 +302,6 @@ def contract(
             PRECISION=p.mode,
             num_warps=p.tile.warps,
             num_stages=p.tile.stages,
+            maxnreg=p.tile.registers,
         )
     return out if p.splits == 1 else torch.sum(target, 0, out=out)

@@ -122,6 +122,7 @@ def gram(
             PRECISION=how,
             num_warps=tile.warps,
             num_stages=tile.stages,
+            maxnreg=tile.registers,
         )
     lower = (out[0] if parts == 1 else out.sum(0)).tril()
     return lower + lower.tril(-1).t()

@@ -219,5 +219,6 @@ def slab_pass(
             PRECISION=how,
             num_warps=tile.warps,
             num_stages=tile.stages,
+            maxnreg=tile.registers,
         )
     return Pass(new, m, z.sum(0).view(*of_group, rank))
