@@ -1,7 +1,7 @@
-"""Tile shapes: what is valid, and what is taken for a problem where nothing has been tuned.
+"""Tile shapes: what is valid, what is tried for a problem, and what arithmetic it takes.
 
 Every decision is a pure function of plain numbers, so that the tests can walk through all of them
-without a GPU. ``tuned/<gpu>.json`` may override the choice; see ``bench/tune.py``.
+without a GPU. ``tuned/<gpu>.json`` overrides the tiles that are tried; see ``bench/tune.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from .devices import Chip
 
-__all__ = ["Tile", "arithmetic", "invalid", "products_of", "tile_for"]
+__all__ = ["Tile", "arithmetic", "invalid", "overhead", "products_of", "rate", "tiles_for"]
 
 #: Tensor-core products one product of computing type takes.
 _PRODUCTS = {
@@ -28,6 +28,19 @@ _PRODUCTS = {
 #: measured: FFMA tiles read both operands from shared memory for every multiply-add.
 _EFFICIENCY = {mode: 0.4 if mode == "ieee" else 0.7 for mode in _PRODUCTS}
 
+#: Instructions for each element of ``x`` before it is multiplied: conversions, and differences
+#: between an element and its parts.
+_SPLITTING = {
+    "ieee": 0,
+    "bf16x6": 8,
+    "bf16x5": 6,
+    "bf16w3": 0,
+    "bf16x3": 5,
+    "half": 0,
+    "tf32": 3,
+    "bf16": 1,
+}
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -38,6 +51,11 @@ class Tile:
     block_r: int
     warps: int
     stages: int
+
+    @property
+    def volume(self) -> int:
+        """Products that one step takes."""
+        return self.block_m * self.block_k * self.block_r
 
     @property
     def registers(self) -> int:
@@ -53,15 +71,32 @@ def products_of(mode: str) -> int:
     return _PRODUCTS[mode]
 
 
-def rate(mode: str, dtype: str, chip: Chip) -> float:
-    """Flops a second that are expected, counted in products of the computing type."""
+def rate(tile: Tile | None, mode: str, dtype: str, chip: Chip) -> float:
+    """Flops a second that are expected, counted in products of the computing type.
+
+    Of the best tile if none is given.
+    """
     if dtype == "float64":
         peak = chip.fp64
     elif mode == "ieee":
         peak = chip.fp32
     else:
         peak = chip.tf32 if mode.startswith("tf32") else chip.bf16
+        if tile is not None and tile.block_m < 64:
+            # The matrix units of Hopper and Blackwell take 64 rows; of fewer it is the old way.
+            peak *= {90: 0.6, 100: 0.3}.get(chip.capability, 1.0)
     return _EFFICIENCY[mode] * peak / _PRODUCTS[mode]
+
+
+def overhead(tile: Tile, mode: str, sweep: str, chip: Chip) -> float:
+    """Seconds on a full chip, one step of one program, for what is no product.
+
+    Splitting ``x``; scaling the block of results, or forming and splitting one of the right side.
+    """
+    instructions = tile.block_m * tile.block_k * _SPLITTING[mode] + tile.block_m * tile.block_r
+    if sweep == "inner":
+        instructions += tile.block_k * tile.block_r * (_SPLITTING[mode] + 6)
+    return instructions / (0.5 * chip.fp32)
 
 
 def arithmetic(dtype: str, precision: str, chip: Chip, rows_contiguous: bool = False) -> str:
@@ -82,7 +117,7 @@ def arithmetic(dtype: str, precision: str, chip: Chip, rows_contiguous: bool = F
     if precision == "tf32":
         return "bf16x3" if in_parts else "tf32"
     split = "bf16x5" if dtype == "float16" else "bf16x6"
-    return max(split, "ieee", key=lambda mode: rate(mode, dtype, chip))
+    return max(split, "ieee", key=lambda mode: rate(None, mode, dtype, chip))
 
 
 def invalid(tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip) -> list[str]:
@@ -113,10 +148,10 @@ def invalid(tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip) -> lis
     return reasons
 
 
-def tile_for(
-    rows: int, terms: int, rank: int, mode: str, itemsize: int, sweep: str, chip: Chip
-) -> Tile:
-    """Choose a tile by shape; ``terms`` is the length of the sum a block of ``k`` is cut from."""
+def tiles_for(
+    rows: int, rank: int, mode: str, itemsize: int, sweep: str, chip: Chip
+) -> tuple[Tile, ...]:
+    """Return the tiles to choose from, each valid."""
     columns = min(64, max(16, 1 << (rank - 1).bit_length()))
     if mode == "ieee":
         # Of fused multiply-adds many small blocks, instead of warps that wait for one another.
@@ -129,4 +164,4 @@ def tile_for(
         tile = Tile(128, 32, columns, 8, 3)
     while invalid(tile, mode, itemsize, sweep, chip) and tile.stages > 1:
         tile = replace(tile, stages=tile.stages - 1)
-    return tile
+    return (tile,)

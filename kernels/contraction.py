@@ -4,7 +4,7 @@
 and ``k`` over those contracted, and ``outer``, ``inner`` are Khatri-Rao products whose rows are
 formed in registers; neither they nor an unfolding of ``x`` exist in memory.
 
-Two ways through the sum, chosen by shape:
+Two ways through the sum, of which `plan` chooses one by shape:
 
 - *outer sweep*: a program keeps one block of ``inner`` and walks over ``o``; a row of ``outer``
   scales each block of results, one multiply-add for ``BLOCK_K`` of them, which also flushes the
@@ -22,41 +22,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import Tile, arithmetic, rate, tile_for
-from .devices import ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
-from .indexing import khatri_rao_rows, merged, offset
+from .devices import ITEMSIZE, Chip, chip_of
+from .indexing import alignment, khatri_rao_rows, merged, multiple, offset
+from .plan import Plan, plan
 from .products import product
 
-__all__ = ["Plan", "contract", "contraction_kernel", "expected", "plan"]
+__all__ = ["contract", "contraction_kernel"]
 
 Ints = tuple[int, ...]
 
-#: Programs a multiprocessor that there should be, so that the last wave is a small part.
-WAVES = 4
 
-#: Largest share of the bytes of ``x`` that partial results may cost.
-PARTIALS = 0.125
-
-#: Elements of partial results that are cheap whatever ``x`` is: they stay in the L2 cache.
-IN_CACHE = 1 << 20
-
-#: Steps that one program may add to its sum, each a rounding of float32. At 128 the error of long
-#: sums is that of a CPU's product within a factor of three (``bench/splitting.py``).
-STEPS = 128
-
-#: Terms that the fastest contracted modes should have together before slower ones are swept over.
-TERMS = 32
-
-
-@triton.jit
+@triton.jit(
+    # What matters of these to the machine code is told by constants, so that other shapes do not
+    # compile anew.
+    do_not_specialize=[
+        "row_sizes",
+        "row_strides",
+        "out_strides",
+        "outer_sizes",
+        "outer_strides",
+        "inner_sizes",
+        "inner_strides",
+        "outer_modes",
+        "inner_modes",
+        "rows",
+        "outer",
+        "inner",
+        "rank",
+        "out_stride_r",
+        "out_stride_split",
+        "per_split",
+    ]
+)
 def contraction_kernel(
     x_ptr,
     out_ptr,
@@ -78,6 +83,11 @@ def contraction_kernel(
     out_stride_r,
     out_stride_split,
     per_split,
+    CONTIGUOUS: tl.constexpr,
+    UNIT: tl.constexpr,
+    OUT_CONTIGUOUS: tl.constexpr,
+    OUT_UNIT: tl.constexpr,
+    RANK_UNIT: tl.constexpr,
     SWEEP: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -90,7 +100,14 @@ def contraction_kernel(
     ``row_sizes`` describe ``m`` in ``x`` and ``out`` at once; ``outer_sizes`` and ``inner_sizes``
     are the merged modes of ``x``, ``outer_modes`` and ``inner_modes`` the modes themselves, one a
     factor. A split is ``per_split`` steps: of ``o`` for one block of ``k``, or blocks of ``k``.
+    ``CONTIGUOUS`` is what lies side by side in ``x``, ``"rows"`` or ``"inner"``, and ``UNIT`` its
+    `alignment`; of ``out``, ``"rows"`` or ``"columns"``; ``RANK_UNIT`` divides ``rank``.
     """
+    rank = multiple(rank, RANK_UNIT)
+    if CONTIGUOUS == "rows":
+        rows = multiple(rows, UNIT)
+    if CONTIGUOUS == "inner":
+        inner = multiple(inner, UNIT)
     pid = tl.program_id(0)
     # Blocks of columns side by side, so that their tile of x is in the L2 cache.
     r_blocks, m_blocks = tl.cdiv(rank, BLOCK_R), tl.cdiv(rows, BLOCK_M)
@@ -99,7 +116,7 @@ def contraction_kernel(
         pid_m, split = pid_m.to(tl.int64), split.to(tl.int64)
     m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     r = pid_r * BLOCK_R + tl.arange(0, BLOCK_R)
-    row = x_ptr + offset(m, row_sizes, row_strides)[:, None]
+    row = x_ptr + offset(m, row_sizes, row_strides, UNIT, CONTIGUOUS == "rows")[:, None]
     m_inside, r_inside = (m < rows)[:, None], (r < rank)[None, :]
     acc = tl.zeros([BLOCK_M, BLOCK_R], out_ptr.dtype.element_ty)
 
@@ -110,10 +127,11 @@ def contraction_kernel(
         # [K, R], the same for every step.
         inside = (k < inner)[:, None] & r_inside
         w = khatri_rao_rows(inner_factors, inner_modes, k[:, None], r[None, :], rank, inside)
-        tile = row + offset(k, inner_sizes, inner_strides)[None, :]
+        at = offset(k, inner_sizes, inner_strides, UNIT, CONTIGUOUS == "inner")
+        tile = row + at[None, :]
         mask = m_inside & (k < inner)[None, :]
         for o in range(first, tl.minimum(first + per_split, outer)):
-            x = tl.load(tile + offset(o, outer_sizes, outer_strides), mask, 0.0)
+            x = tl.load(tile + offset(o, outer_sizes, outer_strides, UNIT, False), mask, 0.0)
             scale = khatri_rao_rows(outer_factors, outer_modes, o, r, rank, r < rank)
             acc += product(x, w, PRECISION) * scale[None, :]
     else:
@@ -122,144 +140,73 @@ def contraction_kernel(
             k = start + tl.arange(0, BLOCK_K)
             inside = (k < inner)[:, None] & r_inside
             w = khatri_rao_rows(inner_factors, inner_modes, k[:, None], r[None, :], rank, inside)
-            tile = row + offset(k, inner_sizes, inner_strides)[None, :]
-            x = tl.load(tile, m_inside & (k < inner)[None, :], 0.0)
+            at = offset(k, inner_sizes, inner_strides, UNIT, CONTIGUOUS == "inner")
+            x = tl.load(row + at[None, :], m_inside & (k < inner)[None, :], 0.0)
             acc += product(x, w, PRECISION)
 
-    at = split.to(tl.int64) * out_stride_split + offset(m, row_sizes, out_strides)[:, None]
-    at += r[None, :].to(tl.int64) * out_stride_r
+    at = offset(m, row_sizes, out_strides, OUT_UNIT, OUT_CONTIGUOUS == "rows")[:, None]
+    if OUT_CONTIGUOUS == "columns":
+        at += r[None, :]
+    else:
+        at += r[None, :].to(tl.int64) * multiple(out_stride_r, OUT_UNIT)
+    at += split.to(tl.int64) * multiple(out_stride_split, OUT_UNIT)
     tl.store(out_ptr + at, acc, m_inside & r_inside)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How one contraction runs; a pure function of shapes, strides and the chip.
+class _Walk(NamedTuple):
+    """What the kernel is told of shapes and strides, in the order of its arguments."""
 
-    Attributes
-    ----------
-    sweep : str
-        ``"outer"`` or ``"inner"``.
-    mode : str
-        ``PRECISION`` of the kernel.
-    tile : Tile
-    kept, outer, inner : tuple of int
-        The modes of each part of the sum, the slowest in memory first.
-    splits, per_split : int
-        Partial results, and the steps of each.
-    programs : int
-        The size of the grid.
-    wide : bool
-        Whether an index does not fit into 32 bits.
-    """
-
-    sweep: str
-    mode: str
-    tile: Tile
-    kept: Ints
-    outer: Ints
-    inner: Ints
-    splits: int
-    per_split: int
-    programs: int
-    wide: bool
+    row_sizes: Ints
+    row_strides: Ints
+    out_strides: Ints
+    outer_sizes: Ints
+    outer_strides: Ints
+    inner_sizes: Ints
+    inner_strides: Ints
+    outer_modes: Ints
+    inner_modes: Ints
+    rows: int
+    outer: int
+    inner: int
+    rank: int
+    out_stride_r: int
+    out_stride_split: int
 
 
 @lru_cache(maxsize=1024)
-def plan(
-    shape: Ints,
-    strides: Ints,
-    kept: Ints,
-    rank: int,
-    dtype: str,
-    precision: str,
-    chip: Chip,
-) -> Plan:
-    """Choose sweep, arithmetic, tile and splits for a contraction to the modes ``kept``."""
-    slowest_first = sorted(range(len(shape)), key=lambda n: (-strides[n], n))
-    rows = [n for n in slowest_first if n in kept]
-    outer = [n for n in slowest_first if n not in kept]
-    inner: list[int] = []
-    while outer and math.prod(shape[n] for n in inner) < TERMS:
-        inner.insert(0, outer.pop())
-    itemsize = ITEMSIZE[dtype]
-    # The mode that lies closest together decides how a tile is loaded.
-    fastest = [n for n in slowest_first if shape[n] > 1][-1:]
-    rows_contiguous = bool(fastest) and fastest[0] in kept and strides[fastest[0]] == 1
-    mode = arithmetic(dtype, precision, chip, rows_contiguous)
-    length, size = math.prod(shape[n] for n in rows), math.prod(shape)
-    # Elements of partial results that are worth it; each is written and read.
-    allowed = max(IN_CACHE, PARTIALS * size * itemsize / (2 * max(4, itemsize)))
-    sweep, terms = "outer", math.prod(shape[n] for n in inner)
-    tile = tile_for(length, terms, rank, mode, itemsize, sweep, chip)
-    k_blocks = -(-terms // tile.block_k)
-    if not outer or k_blocks * length * rank > allowed:
-        sweep, inner, outer = "inner", outer + inner, []
-        terms = math.prod(shape[n] for n in inner)
-        tile = tile_for(length, terms, rank, mode, itemsize, sweep, chip)
-        k_blocks = -(-terms // tile.block_k)
-    blocks = -(-length // tile.block_m) * -(-rank // tile.block_r)
-    wanted = -(-WAVES * chip.multiprocessors // blocks)
-    at_once = k_blocks if sweep == "outer" else 1
-    steps = math.prod(shape[n] for n in outer) if sweep == "outer" else k_blocks
-    # As many as fill the chip, or as keep sums short, while they are worth it.
-    parts = max(min(-(-wanted // at_once), -(-steps // 8)), -(-steps // STEPS))
-    parts = max(1, min(parts, int(allowed // (length * rank * at_once))))
-    per_split = -(-steps // parts)
-    splits = -(-steps // per_split) * at_once
-    return Plan(
-        sweep,
-        mode,
-        tile,
-        tuple(rows),
-        tuple(outer),
-        tuple(inner),
-        splits,
-        per_split,
-        blocks * splits,
-        max(length, terms, math.prod(shape[n] for n in outer)) > 2**30,
-    )
+def _walk(
+    p: Plan, shape: Ints, strides: Ints, rank: int, out_strides: Ints, sizes: tuple[int, int]
+) -> tuple[_Walk, dict[str, int | str]]:
+    """Return how the kernel walks, and the constants that say what of it is aligned.
 
-
-def expected(
-    shape: Ints,
-    strides: Ints,
-    kept: Ints,
-    rank: int,
-    dtype: str,
-    precision: str,
-    chip: Chip,
-) -> tuple[float, float, float]:
-    """Flops, bytes and seconds of a contraction: the lower of two roofs, and its launches."""
-    p = plan(shape, strides, kept, rank, dtype, precision, chip)
-    size, itemsize = math.prod(shape), ITEMSIZE[dtype]
-    results = math.prod(shape[n] for n in kept) * rank * max(4, itemsize)
-    flops = 2.0 * size * rank
-    nbytes = float(size * itemsize + results * (1 if p.splits == 1 else 1 + 2 * p.splits))
-    launches = 1 if p.splits == 1 else 2
-    seconds = max(flops / rate(p.mode, dtype, chip), nbytes / (REACHED * chip.bandwidth))
-    return flops, nbytes, seconds + launches * LAUNCH
-
-
-@lru_cache(maxsize=1024)
-def _walk(p: Plan, shape: Ints, strides: Ints, out_strides: Ints) -> tuple[Ints | int, ...]:
-    """Return the tuples and lengths by which the kernel walks, in the order of its arguments.
-
-    ``out_strides`` are those of the modes kept, in the order of ``x``.
+    ``out_strides`` are those of the splits, the modes kept in the order of ``x``, and the columns;
+    ``sizes`` the bytes of an element of ``x`` and of ``out``.
     """
 
     def of(modes: Ints, values: Ints) -> Ints:
         return tuple(values[n] for n in modes)
 
-    place = dict(zip(sorted(p.kept), out_strides, strict=True))
-    groups = (p.kept, p.outer, p.inner)
-    return (
-        *merged(of(p.kept, shape), of(p.kept, strides), tuple(place[n] for n in p.kept)),
-        *merged(of(p.outer, shape), of(p.outer, strides)),
-        *merged(of(p.inner, shape), of(p.inner, strides)),
-        of(p.outer, shape),
-        of(p.inner, shape),
-        *(math.prod(of(modes, shape)) for modes in groups),
+    split, *kept, column = out_strides
+    place = dict(zip(sorted(p.kept), kept, strict=True))
+    rows, row_strides, out_rows = merged(
+        of(p.kept, shape), of(p.kept, strides), tuple(place[n] for n in p.kept)
     )
+    outer = merged(of(p.outer, shape), of(p.outer, strides))
+    inner = merged(of(p.inner, shape), of(p.inner, strides))
+    lengths = (math.prod(of(modes, shape)) for modes in (p.kept, p.outer, p.inner))
+    modes = of(p.outer, shape), of(p.inner, shape)
+    unit, at = alignment(sizes[0], [(rows, row_strides), inner], outer[1])
+    columns = ((rank,), (column,))
+    out_unit, out_at = alignment(sizes[1], [(rows, out_rows), columns], (split,))
+    known = {
+        "CONTIGUOUS": "" if at is None else ("rows", "inner")[at],
+        "UNIT": unit,
+        "OUT_CONTIGUOUS": "" if out_at is None else ("rows", "columns")[out_at],
+        "OUT_UNIT": out_unit,
+        "RANK_UNIT": math.gcd(rank, 16 // sizes[1]),
+    }
+    walk = _Walk(rows, row_strides, out_rows, *outer, *inner, *modes, *lengths, rank, column, split)
+    return walk, known
 
 
 def contract(
@@ -274,14 +221,14 @@ def contract(
     ``factors[n]`` is ``[I_n, R]``; ``out`` has the computing type and is returned. ``chip`` is that
     of ``x`` if not given.
     """
-    shape, strides = tuple(x.shape), x.stride()
+    shape, strides, rank = tuple(x.shape), x.stride(), out.shape[-1]
     kept = tuple(n for n in range(x.ndim) if n not in factors)
     chip = chip_of(x.device) if chip is None else chip
     dtype = str(x.dtype).removeprefix("torch.")
-    p = plan(shape, strides, kept, out.shape[-1], dtype, precision, chip)
+    p = plan(shape, strides, kept, rank, dtype, precision, chip)
     target = out[None] if p.splits == 1 else out.new_empty(p.splits, *out.shape)
-    split_stride, *out_strides, r_stride = target.stride()
-    walk = _walk(p, shape, strides, tuple(out_strides))
+    itemsizes = ITEMSIZE[dtype], out.element_size()
+    walk, known = _walk(p, shape, strides, rank, target.stride(), itemsizes)
     matrices = {n: f.to(out.dtype).contiguous() for n, f in factors.items()}
     with torch.cuda.device_of(x):
         contraction_kernel[(p.programs,)](
@@ -290,9 +237,6 @@ def contract(
             tuple(matrices[n] for n in p.outer),
             tuple(matrices[n] for n in p.inner),
             *walk,
-            out.shape[-1],
-            r_stride,
-            split_stride,
             p.per_split,
             SWEEP=p.sweep,
             WIDE=p.wide,
@@ -303,5 +247,6 @@ def contract(
             num_warps=p.tile.warps,
             num_stages=p.tile.stages,
             maxnreg=p.tile.registers,
+            **known,
         )
     return out if p.splits == 1 else torch.sum(target, 0, out=out)

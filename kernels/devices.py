@@ -7,13 +7,16 @@ from functools import cache
 
 import torch
 
-__all__ = ["CHIPS", "ITEMSIZE", "LAUNCH", "REACHED", "Chip", "chip_like", "chip_of"]
+__all__ = ["CHIPS", "IN_CACHE", "ITEMSIZE", "LAUNCH", "REACHED", "Chip", "chip_like", "chip_of"]
 
 #: Bytes of an element.
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 #: Seconds from one launch to the next, and the share of the bandwidth that streaming kernels reach.
 LAUNCH, REACHED = 4e-6, 0.85
+
+#: Elements of partial results that stay in the L2 cache whatever else goes through it.
+IN_CACHE = 1 << 20
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from .configs import Tile, arithmetic, rate
 from .devices import ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
-from .indexing import merged, offset
+from .indexing import alignment, merged, multiple, offset
 from .products import product
 
 __all__ = ["cost", "gram", "gram_kernel", "mode_for", "splits_for", "tile_for"]
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["stride_x_i", "term_sizes", "term_strides", "rows", "terms", "per_split"]
+)
 def gram_kernel(
     x_ptr,
     out_ptr,
@@ -33,12 +35,24 @@ def gram_kernel(
     rows,
     terms,
     per_split,
+    CONTIGUOUS: tl.constexpr,
+    UNIT: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One block ``[BLOCK_I, BLOCK_I]`` of one partial result, what is below the diagonal."""
+    """One block ``[BLOCK_I, BLOCK_I]`` of one partial result, what is below the diagonal.
+
+    ``CONTIGUOUS`` is what lies side by side, ``"rows"`` or ``"terms"``, and ``UNIT`` its
+    `alignment`.
+    """
+    if CONTIGUOUS == "rows":
+        rows, stride_x_i = multiple(rows, UNIT), 1
+    else:
+        stride_x_i = multiple(stride_x_i, UNIT)
+    if CONTIGUOUS == "terms":
+        terms = multiple(terms, UNIT)
     pid_i, pid_j, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if WIDE:
         split = split.to(tl.int64)
@@ -52,7 +66,7 @@ def gram_kernel(
         last = tl.minimum(first + per_split, terms)
         for start in range(first, last, BLOCK_K):
             k = start + tl.arange(0, BLOCK_K)
-            at = offset(k, term_sizes, term_strides)
+            at = offset(k, term_sizes, term_strides, UNIT, CONTIGUOUS == "terms")
             a = tl.load(left + at[None, :], (i < rows)[:, None] & (k < last)[None, :], 0.0)
             b = tl.load(right + at[:, None], (j < rows)[None, :] & (k < last)[:, None], 0.0)
             if PRECISION != "half":
@@ -100,6 +114,8 @@ def gram(
     others = sorted((n for n in range(x.ndim) if n != mode), key=lambda n: -x.stride()[n])
     sizes, strides = merged(tuple(x.shape[n] for n in others), tuple(x.stride(n) for n in others))
     terms = math.prod(sizes)
+    along = ((rows,), (x.stride(mode),))
+    unit, at = alignment(x.element_size(), [along, (sizes, strides)])
     tile = tile_for(rows, how, dtype == torch.float64)
     parts = splits_for(rows, terms, tile, chip.multiprocessors)
     per_split = -(-terms // (parts * tile.block_k)) * tile.block_k
@@ -116,6 +132,8 @@ def gram(
             rows,
             terms,
             per_split,
+            CONTIGUOUS="" if at is None else ("rows", "terms")[at],
+            UNIT=unit,
             WIDE=terms > 2**30,
             BLOCK_I=tile.block_m,
             BLOCK_K=tile.block_k,
@@ -139,5 +157,5 @@ def cost(
     parts = splits_for(rows, size // rows, tile, chip.multiprocessors)
     flops = float(size * (rows + tile.block_m))
     nbytes = float(size * ITEMSIZE[dtype] + 2 * parts * rows * rows * ITEMSIZE[wide])
-    seconds = max(flops / rate(how, dtype, chip), nbytes / (REACHED * chip.bandwidth))
+    seconds = max(flops / rate(tile, how, dtype, chip), nbytes / (REACHED * chip.bandwidth))
     return flops, nbytes, seconds + 2 * LAUNCH

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 
-__all__ = ["khatri_rao_rows", "merged", "offset"]
+__all__ = ["alignment", "khatri_rao_rows", "merged", "multiple", "offset"]
 
 Tuple = tuple[int, ...]
 
@@ -33,18 +36,51 @@ def merged(sizes: Tuple, *strides: Tuple) -> tuple[Tuple, ...]:
     )
 
 
+def alignment(
+    itemsize: int, groups: Sequence[tuple[Tuple, Tuple]], others: Tuple = ()
+) -> tuple[int, int | None]:
+    """Return how many neighbours in memory may be moved as one, and the group that holds them.
+
+    ``groups`` are the merged sizes and strides of sets of modes that are walked one by one. The
+    first with a last stride of 1 is the contiguous one. All its other strides, those of the other
+    groups, ``others``, and its last size are multiples of the number returned, a power of two of at
+    most 16 bytes. ``(1, None)`` where no group is contiguous.
+    """
+    for place, (sizes, steps) in enumerate(groups):
+        if steps[-1] == 1:
+            elsewhere = [s for n, (_, other) in enumerate(groups) if n != place for s in other]
+            strides = (*steps[:-1], *elsewhere, *others)
+            return math.gcd(16 // itemsize, sizes[-1], *strides), place
+    return 1, None
+
+
 @triton.jit
-def offset(index, sizes, strides):
-    """Return the offset in memory of flat C-order indices over modes of these sizes and strides."""
+def multiple(n, UNIT: tl.constexpr):
+    """Return ``n``, a multiple of ``UNIT``, in a form that shows the compiler that it is one."""
+    return n // UNIT * UNIT
+
+
+@triton.jit
+def offset(index, sizes, strides, UNIT: tl.constexpr, CONTIGUOUS: tl.constexpr):
+    """Return the offset in memory of flat C-order indices over modes of these sizes and strides.
+
+    All strides are multiples of ``UNIT``; if ``CONTIGUOUS`` the last is 1 instead, and the last
+    size a multiple.
+    """
     # Digits are widened before they meet a stride; in the interpreter a loop's index is a number.
     zero = tl.full([], 0, tl.int64)
+    last: tl.constexpr = len(sizes) - 1
     out = zero
     for step in tl.static_range(len(sizes)):
-        if step == len(sizes) - 1:
-            out += (zero + index) * strides[0]
+        if step == 0 and CONTIGUOUS:
+            size, stride = multiple(sizes[last], UNIT), 1
         else:
-            out += (zero + index % sizes[len(sizes) - 1 - step]) * strides[len(sizes) - 1 - step]
-            index = index // sizes[len(sizes) - 1 - step]
+            size, stride = sizes[last - step], multiple(strides[last - step], UNIT)
+        if step == last:
+            out += (zero + index) * stride
+        else:
+            out += (zero + index % size) * stride
+            index = index // size
     return out
 
 

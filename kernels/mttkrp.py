@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .contraction import contract, expected
+from .contraction import contract
 from .devices import Chip
+from .plan import expected
 
 __all__ = ["cost", "mttkrp"]
 

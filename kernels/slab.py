@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import Tile, arithmetic, tile_for
+from .configs import Tile, arithmetic, tiles_for
 from .devices import Chip, chip_of
 from .indexing import khatri_rao_rows, merged, offset
 from .products import product
@@ -83,7 +83,7 @@ def slab_kernel(
                 total = tl.zeros([BLOCK_R], m_ptr.dtype.element_ty)
                 for j_start in range(0, group, BLOCK_J):
                     j = j_start + tl.arange(0, BLOCK_J)
-                    row = x_slab + offset(j, group_sizes, group_strides)[:, None]
+                    row = x_slab + offset(j, group_sizes, group_strides, 1, False)[:, None]
                     inside = (j < group)[:, None] & (r < rank)[None, :]
                     y = tl.zeros([BLOCK_J, BLOCK_R], m_ptr.dtype.element_ty)
                     for k_start in range(0, inner, BLOCK_K):
@@ -93,7 +93,7 @@ def slab_kernel(
                         c = khatri_rao_rows(
                             inner_factors, inner_modes, k[:, None], r[None, :], rank, mask
                         )
-                        tile = row + offset(k, inner_sizes, inner_strides)[None, :]
+                        tile = row + offset(k, inner_sizes, inner_strides, 1, False)[None, :]
                         x = tl.load(tile, (j < group)[:, None] & in_k[None, :], 0.0)
                         y += product(x, c, PRECISION)
                     tl.store(y_slab + j[:, None].to(tl.int64) * rank + r[None, :], y, inside)
@@ -178,7 +178,7 @@ def slab_pass(
     dtype = str(x.dtype).removeprefix("torch.")
     rows_contiguous = bool(group) and x.stride(group[-1]) == 1
     how = arithmetic(dtype, precision, chip, rows_contiguous)
-    tile: Tile = tile_for(length, terms, rank, how, x.element_size(), "inner", chip)
+    tile: Tile = tiles_for(length, rank, how, x.element_size(), "inner", chip)[0]
     programs = programs_for(slabs, chip)
     per_program = -(-slabs // programs)
     programs = -(-slabs // per_program)

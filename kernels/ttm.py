@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .contraction import contract, expected
+from .contraction import contract
 from .devices import Chip
+from .plan import expected
 
 __all__ = ["cost", "ttm"]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from triton import knobs
 
-from tensorfast.kernels import contraction
+from tensorfast.kernels import contraction, plan
 from tensorfast.kernels.devices import CHIPS
 from tensorfast.testing import assert_close
 from tensorfast.testing import normal as drawn
@@ -114,20 +114,14 @@ def test_the_result_may_have_any_strides():
 @pytest.mark.parametrize("kept", [(0,), (1,), (2,), ()], ids=str)
 def test_both_sweeps_and_every_number_of_splits(kept, monkeypatch):
     x = normal((6, 70, 40), torch.float32)
-    seen = set()
-    plan = contraction.plan
-    monkeypatch.setattr(contraction, "STEPS", 10**6)
-    monkeypatch.setattr(contraction, "IN_CACHE", 0)
-    for partials, waves in [(0, 4), (0.125, 4), (100.0, 4), (100.0, 1), (100.0, 0.01)]:
-        monkeypatch.setattr(contraction, "PARTIALS", partials)
-        monkeypatch.setattr(contraction, "WAVES", waves)
-        plan.cache_clear()
+    every = list(plan.candidates((6, 70, 40), x.stride(), kept, 5, "float32", "ieee", CHIPS[90]))
+    ways = {(p.sweep, p.outer, p.splits): p for p in every}.values()
+    assert len(ways) > 3
+    for p in ways:
+        monkeypatch.setattr(contraction, "plan", lambda *_, p=p: p)
         check(x, kept, 5)
-        p = plan((6, 70, 40), x.stride(), kept, 5, "float32", "ieee", CHIPS[90])
-        seen.add((p.sweep, p.splits > 1))
-    plan.cache_clear()
-    assert {sweep for sweep, _ in seen} == {"outer", "inner"}
-    assert {split for _, split in seen} == {True, False}
+    assert {p.sweep for p in ways} == {"outer", "inner"}
+    assert {p.splits > 1 for p in ways} == {True, False}
 
 
 def test_the_same_bits_every_time():
