@@ -24,9 +24,15 @@ _PRODUCTS = {
     "bf16": 1,
 }
 
+#: Parts that an operand is split into at most.
+_PARTS = {"bf16x6": 3, "bf16x5": 3, "bf16w3": 3, "bf16x3": 2, "half": 1, "tf32": 1, "bf16": 1}
+
 #: Share of the vendor's rate that tiles of these sizes are expected to reach. Reasoned, not yet
 #: measured: FFMA tiles read both operands from shared memory for every multiply-add.
 _EFFICIENCY = {mode: 0.4 if mode == "ieee" else 0.7 for mode in _PRODUCTS}
+
+#: Share of the rate that the instructions of older chips reach on those whose own take more rows.
+_OLD_INSTRUCTIONS = {90: 0.6, 100: 0.3}
 
 #: Instructions for each element of ``x`` before it is multiplied: conversions, and differences
 #: between an element and its parts.
@@ -82,9 +88,8 @@ def rate(tile: Tile | None, mode: str, dtype: str, chip: Chip) -> float:
         peak = chip.fp32
     else:
         peak = chip.tf32 if mode.startswith("tf32") else chip.bf16
-        if tile is not None and tile.block_m < 64:
-            # The matrix units of Hopper and Blackwell take 64 rows; of fewer it is the old way.
-            peak *= {90: 0.6, 100: 0.3}.get(chip.capability, 1.0)
+        if tile is not None and tile.block_m < chip.matrix_rows:
+            peak *= _OLD_INSTRUCTIONS[chip.capability]
     return _EFFICIENCY[mode] * peak / _PRODUCTS[mode]
 
 
@@ -120,8 +125,13 @@ def arithmetic(dtype: str, precision: str, chip: Chip, rows_contiguous: bool = F
     return max(split, "ieee", key=lambda mode: rate(None, mode, dtype, chip))
 
 
-def invalid(tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip) -> list[str]:
-    """Every reason why a tile cannot be used, empty if it can; shared by heuristic and tuner."""
+def invalid(
+    tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip, order: int = 3
+) -> list[str]:
+    """Every reason why a tile cannot be used, empty if it can; shared by heuristic and tuner.
+
+    ``order`` is that of ``x``.
+    """
     reasons = []
     sides = {"block_m": tile.block_m, "block_k": tile.block_k, "block_r": tile.block_r}
     reasons += [
@@ -140,28 +150,58 @@ def invalid(tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip) -> lis
     # The sum and the block's product, and what splitting the operands takes besides.
     if 2 * held > 128:
         reasons.append(f"{held} accumulator registers a thread; expected at most 64")
-    x_tile = tile.block_m * tile.block_k * itemsize
-    w_tile = tile.block_k * tile.block_r * wide * (2 if mode.startswith("bf16") else 1)
-    shared = tile.stages * x_tile + w_tile * (tile.stages if sweep == "inner" else 1)
+    shared = shared_memory(tile, mode, itemsize, sweep, order)
     if shared > chip.shared_memory:
         reasons.append(f"{shared} bytes of shared memory; the chip has {chip.shared_memory}")
     return reasons
 
 
+def shared_memory(tile: Tile, mode: str, itemsize: int, sweep: str, order: int) -> int:
+    """Bytes of shared memory that a program takes at most.
+
+    All stages but one of what is loaded in the loop, and the operands of one product.
+    """
+    wide = 8 if itemsize == 8 else 4
+    x, right = tile.block_m * tile.block_k, tile.block_k * tile.block_r
+    # The rows of each factor are loaded on their own.
+    loaded = x * itemsize + (right * wide * (order - 1) if sweep == "inner" else 0)
+    operands = (x + right) * (wide if mode == "ieee" else max(wide, 2 * _PARTS[mode]))
+    return max(1, tile.stages - 1) * loaded + operands
+
+
 def tiles_for(
-    rows: int, rank: int, mode: str, itemsize: int, sweep: str, chip: Chip
+    rows: int, rank: int, mode: str, itemsize: int, sweep: str, chip: Chip, order: int = 3
 ) -> tuple[Tile, ...]:
-    """Return the tiles to choose from, each valid."""
-    columns = min(64, max(16, 1 << (rank - 1).bit_length()))
+    """Return the tiles to choose from, each valid; none of them spills (``make test-compile``)."""
+    few, columns = rows <= 16, min(64, max(16, 1 << (rank - 1).bit_length()))
     if mode == "ieee":
-        # Of fused multiply-adds many small blocks, instead of warps that wait for one another.
-        tile = Tile(64 if rows > 16 else 16, 32, min(32, columns), 4, 3)
-    elif rows <= 16:
-        tile = Tile(16, 32, columns, 4, 3)
-    elif sweep == "outer" and chip.capability < 100:
-        tile = Tile(64, 32, columns, 4, 3)
+        columns = min(32, columns)
+        if few:
+            tiles = [Tile(16, 64 if sweep == "outer" else 32, columns, 4, 3)]
+        elif itemsize == 8 and chip.capability < 100:
+            tiles = [Tile(64, 32, columns, 4, 3)]
+        elif sweep == "outer":
+            # Of fused multiply-adds: what a thread holds of both operands decides.
+            tiles = [Tile(64, 32, columns, 8, 3)]
+        else:
+            tiles = [Tile(64, 16, columns, 4, 3)]
     else:
-        tile = Tile(128, 32, columns, 8, 3)
-    while invalid(tile, mode, itemsize, sweep, chip) and tile.stages > 1:
+        if chip.matrix_rows == 16 and order > 3:
+            # Operands are held in registers, beside more indices.
+            columns = min(32, columns)
+        if few:
+            tiles = [Tile(16, 64 if sweep == "outer" else 32, columns, 4, 4)]
+        elif sweep == "inner":
+            tiles = [Tile(64, 32, columns, 4, 3), Tile(128, 32, columns, 8, 3)]
+        elif chip.matrix_rows == 16:
+            tiles = [Tile(64, 32, columns, 4, 3)]
+        else:
+            tiles = [Tile(64, 32, columns, 4, 3), Tile(64, 64, columns, 4, 3)]
+    return tuple(_fitting(tile, mode, itemsize, sweep, chip, order) for tile in tiles)
+
+
+def _fitting(tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip, order: int) -> Tile:
+    """Take as many stages as there is shared memory for."""
+    while tile.stages > 1 and invalid(tile, mode, itemsize, sweep, chip, order):
         tile = replace(tile, stages=tile.stages - 1)
-    return (tile,)
+    return tile

@@ -31,7 +31,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .devices import ITEMSIZE, Chip, chip_of
-from .indexing import alignment, khatri_rao_rows, merged, multiple, offset
+from .indexing import alignment, khatri_rao_rows, merged, multiple, offset, span
 from .plan import Plan, plan
 from .products import product
 
@@ -101,7 +101,8 @@ def contraction_kernel(
     are the merged modes of ``x``, ``outer_modes`` and ``inner_modes`` the modes themselves, one a
     factor. A split is ``per_split`` steps: of ``o`` for one block of ``k``, or blocks of ``k``.
     ``CONTIGUOUS`` is what lies side by side in ``x``, ``"rows"`` or ``"inner"``, and ``UNIT`` its
-    `alignment`; of ``out``, ``"rows"`` or ``"columns"``; ``RANK_UNIT`` divides ``rank``.
+    `alignment`; of ``out``, ``"rows"`` or ``"columns"``; ``RANK_UNIT`` divides ``rank``. ``WIDE``:
+    an index or an offset does not fit into 32 bits.
     """
     rank = multiple(rank, RANK_UNIT)
     if CONTIGUOUS == "rows":
@@ -113,10 +114,10 @@ def contraction_kernel(
     r_blocks, m_blocks = tl.cdiv(rank, BLOCK_R), tl.cdiv(rows, BLOCK_M)
     pid_r, pid_m, split = pid % r_blocks, (pid // r_blocks) % m_blocks, pid // (r_blocks * m_blocks)
     if WIDE:
-        pid_m, split = pid_m.to(tl.int64), split.to(tl.int64)
+        pid_m, pid_r, split = pid_m.to(tl.int64), pid_r.to(tl.int64), split.to(tl.int64)
     m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     r = pid_r * BLOCK_R + tl.arange(0, BLOCK_R)
-    row = x_ptr + offset(m, row_sizes, row_strides, UNIT, CONTIGUOUS == "rows")[:, None]
+    row = offset(m, row_sizes, row_strides, UNIT, CONTIGUOUS == "rows", WIDE)[:, None]
     m_inside, r_inside = (m < rows)[:, None], (r < rank)[None, :]
     acc = tl.zeros([BLOCK_M, BLOCK_R], out_ptr.dtype.element_ty)
 
@@ -126,30 +127,33 @@ def contraction_kernel(
         first = (split // k_blocks) * per_split
         # [K, R], the same for every step.
         inside = (k < inner)[:, None] & r_inside
-        w = khatri_rao_rows(inner_factors, inner_modes, k[:, None], r[None, :], rank, inside)
-        at = offset(k, inner_sizes, inner_strides, UNIT, CONTIGUOUS == "inner")
-        tile = row + at[None, :]
+        w = khatri_rao_rows(inner_factors, inner_modes, k[:, None], r[None, :], rank, inside, WIDE)
+        column = offset(k, inner_sizes, inner_strides, UNIT, CONTIGUOUS == "inner", WIDE)
+        tile = row + column[None, :]
         mask = m_inside & (k < inner)[None, :]
         for o in range(first, tl.minimum(first + per_split, outer)):
-            x = tl.load(tile + offset(o, outer_sizes, outer_strides, UNIT, False), mask, 0.0)
-            scale = khatri_rao_rows(outer_factors, outer_modes, o, r, rank, r < rank)
+            slab = x_ptr + offset(o, outer_sizes, outer_strides, UNIT, False, WIDE)
+            x = tl.load(slab + tile, mask, 0.0)
+            scale = khatri_rao_rows(outer_factors, outer_modes, o, r, rank, r < rank, WIDE)
             acc += product(x, w, PRECISION) * scale[None, :]
     else:
         first = split * per_split * BLOCK_K
         for start in range(first, tl.minimum(first + per_split * BLOCK_K, inner), BLOCK_K):
             k = start + tl.arange(0, BLOCK_K)
             inside = (k < inner)[:, None] & r_inside
-            w = khatri_rao_rows(inner_factors, inner_modes, k[:, None], r[None, :], rank, inside)
-            at = offset(k, inner_sizes, inner_strides, UNIT, CONTIGUOUS == "inner")
-            x = tl.load(row + at[None, :], m_inside & (k < inner)[None, :], 0.0)
+            w = khatri_rao_rows(
+                inner_factors, inner_modes, k[:, None], r[None, :], rank, inside, WIDE
+            )
+            column = offset(k, inner_sizes, inner_strides, UNIT, CONTIGUOUS == "inner", WIDE)
+            x = tl.load(x_ptr + row + column[None, :], m_inside & (k < inner)[None, :], 0.0)
             acc += product(x, w, PRECISION)
 
-    at = offset(m, row_sizes, out_strides, OUT_UNIT, OUT_CONTIGUOUS == "rows")[:, None]
+    at = offset(m, row_sizes, out_strides, OUT_UNIT, OUT_CONTIGUOUS == "rows", WIDE)[:, None]
     if OUT_CONTIGUOUS == "columns":
         at += r[None, :]
     else:
-        at += r[None, :].to(tl.int64) * multiple(out_stride_r, OUT_UNIT)
-    at += split.to(tl.int64) * multiple(out_stride_split, OUT_UNIT)
+        at += r[None, :] * multiple(out_stride_r, OUT_UNIT)
+    at += split * multiple(out_stride_split, OUT_UNIT)
     tl.store(out_ptr + at, acc, m_inside & r_inside)
 
 
@@ -175,12 +179,12 @@ class _Walk(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _walk(
-    p: Plan, shape: Ints, strides: Ints, rank: int, out_strides: Ints, sizes: tuple[int, int]
-) -> tuple[_Walk, dict[str, int | str]]:
+    p: Plan, shape: Ints, strides: Ints, rank: int, out_strides: Ints, itemsizes: Ints
+) -> tuple[_Walk, dict[str, int | str | bool]]:
     """Return how the kernel walks, and the constants that say what of it is aligned.
 
     ``out_strides`` are those of the splits, the modes kept in the order of ``x``, and the columns;
-    ``sizes`` the bytes of an element of ``x`` and of ``out``.
+    ``itemsizes`` the bytes of an element of ``x`` and of ``out``.
     """
 
     def of(modes: Ints, values: Ints) -> Ints:
@@ -191,21 +195,44 @@ def _walk(
     rows, row_strides, out_rows = merged(
         of(p.kept, shape), of(p.kept, strides), tuple(place[n] for n in p.kept)
     )
-    outer = merged(of(p.outer, shape), of(p.outer, strides))
-    inner = merged(of(p.inner, shape), of(p.inner, strides))
-    lengths = (math.prod(of(modes, shape)) for modes in (p.kept, p.outer, p.inner))
-    modes = of(p.outer, shape), of(p.inner, shape)
-    unit, at = alignment(sizes[0], [(rows, row_strides), inner], outer[1])
+    outer, outer_strides = merged(of(p.outer, shape), of(p.outer, strides))
+    inner, inner_strides = merged(of(p.inner, shape), of(p.inner, strides))
+    lengths = tuple(math.prod(of(modes, shape)) for modes in (p.kept, p.outer, p.inner))
+    largest = max(
+        *lengths,
+        span(shape, strides),
+        span((p.splits, *(shape[n] for n in sorted(p.kept)), rank), out_strides),
+        max(shape) * rank,
+    )
+    unit, at = alignment(itemsizes[0], [(rows, row_strides), (inner, inner_strides)], outer_strides)
     columns = ((rank,), (column,))
-    out_unit, out_at = alignment(sizes[1], [(rows, out_rows), columns], (split,))
+    out_unit, out_at = alignment(itemsizes[1], [(rows, out_rows), columns], (split,))
     known = {
         "CONTIGUOUS": "" if at is None else ("rows", "inner")[at],
         "UNIT": unit,
         "OUT_CONTIGUOUS": "" if out_at is None else ("rows", "columns")[out_at],
         "OUT_UNIT": out_unit,
-        "RANK_UNIT": math.gcd(rank, 16 // sizes[1]),
+        "RANK_UNIT": math.gcd(rank, 16 // itemsizes[1]),
+        # Below that, blocks may overhang.
+        "WIDE": largest > 2**31 - 2**16,
     }
-    walk = _Walk(rows, row_strides, out_rows, *outer, *inner, *modes, *lengths, rank, column, split)
+    walk = _Walk(
+        row_sizes=rows,
+        row_strides=row_strides,
+        out_strides=out_rows,
+        outer_sizes=outer,
+        outer_strides=outer_strides,
+        inner_sizes=inner,
+        inner_strides=inner_strides,
+        outer_modes=of(p.outer, shape),
+        inner_modes=of(p.inner, shape),
+        rows=lengths[0],
+        outer=lengths[1],
+        inner=lengths[2],
+        rank=rank,
+        out_stride_r=column,
+        out_stride_split=split,
+    )
     return walk, known
 
 
@@ -239,7 +266,6 @@ def contract(
             *walk,
             p.per_split,
             SWEEP=p.sweep,
-            WIDE=p.wide,
             BLOCK_M=p.tile.block_m,
             BLOCK_K=p.tile.block_k,
             BLOCK_R=p.tile.block_r,

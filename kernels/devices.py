@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -34,6 +34,8 @@ class Chip:
         Bytes a second from memory.
     fp32, tf32, bf16, fp64 : float
         Flops a second: fused multiply-adds of float32, dense tensor cores, the best of float64.
+    name : str
+        Under which ``tuned/`` may know it, such as ``"nvidia-h200"``.
     """
 
     capability: int
@@ -44,6 +46,15 @@ class Chip:
     tf32: float
     bf16: float
     fp64: float
+    name: str = ""
+
+    @property
+    def matrix_rows(self) -> int:
+        """Rows that a tile needs for the newest matrix instructions, as Triton uses them.
+
+        Of Hopper's and B200's, whose operands lie in shared memory; of the others', in registers.
+        """
+        return 64 if self.capability in (90, 100) else 16
 
 
 #: From the vendor's data sheets (A100 SXM, H200 SXM, B200, RTX 5090); ratios are what matters.
@@ -66,8 +77,13 @@ def chip_like(capability: int) -> Chip:
 
 @cache
 def chip_of(device: torch.device) -> Chip:
-    """Return the chip that stands for a device; Hopper's where that is no GPU (the interpreter)."""
+    """Return the chip that stands for a device, with its own limits; without a GPU, Hopper's."""
     if device.type != "cuda" or not torch.cuda.is_available():
         return chip_like(0)
-    major, minor = torch.cuda.get_device_capability(device)
-    return chip_like(10 * major + minor)
+    own = torch.cuda.get_device_properties(device)
+    return replace(
+        chip_like(10 * own.major + own.minor),
+        multiprocessors=own.multi_processor_count,
+        shared_memory=own.shared_memory_per_block_optin,  # type: ignore[attr-defined]
+        name=own.name.lower().replace(" ", "-"),
+    )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .configs import Tile, arithmetic, rate
 from .devices import ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
-from .indexing import alignment, merged, multiple, offset
+from .indexing import alignment, merged, multiple, offset, span
 from .products import product
 
 __all__ = ["cost", "gram", "gram_kernel", "mode_for", "splits_for", "tile_for"]
@@ -59,22 +59,22 @@ def gram_kernel(
     if pid_j <= pid_i:
         i = pid_i * BLOCK_I + tl.arange(0, BLOCK_I)
         j = pid_j * BLOCK_I + tl.arange(0, BLOCK_I)
-        left = x_ptr + i.to(tl.int64)[:, None] * stride_x_i
-        right = x_ptr + j.to(tl.int64)[None, :] * stride_x_i
+        if WIDE:
+            i, j = i.to(tl.int64), j.to(tl.int64)
+        left, right = x_ptr + i[:, None] * stride_x_i, x_ptr + j[None, :] * stride_x_i
         acc = tl.zeros([BLOCK_I, BLOCK_I], out_ptr.dtype.element_ty)
         first = split * per_split
         last = tl.minimum(first + per_split, terms)
         for start in range(first, last, BLOCK_K):
             k = start + tl.arange(0, BLOCK_K)
-            at = offset(k, term_sizes, term_strides, UNIT, CONTIGUOUS == "terms")
+            at = offset(k, term_sizes, term_strides, UNIT, CONTIGUOUS == "terms", WIDE)
             a = tl.load(left + at[None, :], (i < rows)[:, None] & (k < last)[None, :], 0.0)
             b = tl.load(right + at[:, None], (j < rows)[None, :] & (k < last)[:, None], 0.0)
             if PRECISION != "half":
                 b = b.to(out_ptr.dtype.element_ty)
             acc += product(a, b, PRECISION)
-        out = out_ptr + split.to(tl.int64) * rows * rows
         i, j = i[:, None], j[None, :]
-        tl.store(out + i.to(tl.int64) * rows + j, acc, (i < rows) & (j <= i))
+        tl.store(out_ptr + (split * rows + i) * rows + j, acc, (i < rows) & (j <= i))
 
 
 def mode_for(dtype: str, out_dtype: str, precision: str, chip: Chip) -> str:
@@ -86,10 +86,15 @@ def mode_for(dtype: str, out_dtype: str, precision: str, chip: Chip) -> str:
     return arithmetic(dtype, precision, chip)
 
 
-def tile_for(rows: int, mode: str, wide: bool) -> Tile:
-    """Square blocks; smaller ones where every product is a fused multiply-add."""
-    side = 32 if mode == "ieee" or rows <= 32 else 64
-    return Tile(side, 16 if wide else 32, side, 4, 3)
+def tile_for(rows: int, mode: str, chip: Chip) -> Tile:
+    """Square blocks, as large as registers allow (``make test-compile``)."""
+    if mode == "ieee":
+        side = 32 if rows <= 32 else 64
+        return Tile(side, 16, side, 4, 3)
+    # Elsewhere operands in three parts do not fit beside the sum.
+    largest = 128 if chip.capability == 90 or mode == "half" else 64
+    side = min(largest, max(32, 1 << (rows - 1).bit_length()))
+    return Tile(side, 32, side, 8 if side == 128 else 4, 3)
 
 
 def splits_for(rows: int, terms: int, tile: Tile, multiprocessors: int) -> int:
@@ -108,6 +113,9 @@ def gram(
 ) -> Tensor:
     """``unfold(x, n) @ unfold(x, n)^T`` computed and returned in ``dtype``, any strides."""
     chip = chip_of(x.device) if chip is None else chip
+    if dtype == torch.float64 and x.element_size() < 4:
+        # Triton does not compile products of float64 right after half precision.
+        x = x.float()
     names = [str(t).removeprefix("torch.") for t in (x.dtype, dtype)]
     how = mode_for(names[0], names[1], precision, chip)
     rows = x.shape[mode]
@@ -116,7 +124,7 @@ def gram(
     terms = math.prod(sizes)
     along = ((rows,), (x.stride(mode),))
     unit, at = alignment(x.element_size(), [along, (sizes, strides)])
-    tile = tile_for(rows, how, dtype == torch.float64)
+    tile = tile_for(rows, how, chip)
     parts = splits_for(rows, terms, tile, chip.multiprocessors)
     per_split = -(-terms // (parts * tile.block_k)) * tile.block_k
     parts = -(-terms // per_split)
@@ -134,7 +142,7 @@ def gram(
             per_split,
             CONTIGUOUS="" if at is None else ("rows", "terms")[at],
             UNIT=unit,
-            WIDE=terms > 2**30,
+            WIDE=max(terms, span(x.shape, x.stride()), out.numel()) > 2**31 - 2**16,
             BLOCK_I=tile.block_m,
             BLOCK_K=tile.block_k,
             PRECISION=how,
@@ -147,15 +155,15 @@ def gram(
 
 
 def cost(
-    shape: tuple[int, ...], mode: int, dtype: str, precision: str, chip: Chip
+    shape: tuple[int, ...], mode: int, dtype: str, double: bool, precision: str, chip: Chip
 ) -> tuple[float, float, float]:
-    """Flops, bytes and seconds that are expected of a Gram matrix in the computing type."""
+    """Flops, bytes and seconds that are expected of a Gram matrix."""
     rows, size = shape[mode], math.prod(shape)
-    wide = "float64" if dtype == "float64" else "float32"
+    wide = "float64" if double or dtype == "float64" else "float32"
     how = mode_for(dtype, wide, precision, chip)
-    tile = tile_for(rows, how, wide == "float64")
+    tile = tile_for(rows, how, chip)
     parts = splits_for(rows, size // rows, tile, chip.multiprocessors)
     flops = float(size * (rows + tile.block_m))
     nbytes = float(size * ITEMSIZE[dtype] + 2 * parts * rows * rows * ITEMSIZE[wide])
-    seconds = max(flops / rate(tile, how, dtype, chip), nbytes / (REACHED * chip.bandwidth))
+    seconds = max(flops / rate(tile, how, wide, chip), nbytes / (REACHED * chip.bandwidth))
     return flops, nbytes, seconds + 2 * LAUNCH

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-__all__ = ["alignment", "khatri_rao_rows", "merged", "multiple", "offset"]
+__all__ = ["alignment", "khatri_rao_rows", "merged", "multiple", "offset", "span"]
 
 Tuple = tuple[int, ...]
 
@@ -54,6 +54,11 @@ def alignment(
     return 1, None
 
 
+def span(sizes: Tuple, strides: Tuple) -> int:
+    """Return the greatest offset in memory over modes of these sizes and strides."""
+    return sum((size - 1) * step for size, step in zip(sizes, strides, strict=True) if size > 1)
+
+
 @triton.jit
 def multiple(n, UNIT: tl.constexpr):
     """Return ``n``, a multiple of ``UNIT``, in a form that shows the compiler that it is one."""
@@ -61,14 +66,14 @@ def multiple(n, UNIT: tl.constexpr):
 
 
 @triton.jit
-def offset(index, sizes, strides, UNIT: tl.constexpr, CONTIGUOUS: tl.constexpr):
+def offset(index, sizes, strides, UNIT: tl.constexpr, CONTIGUOUS: tl.constexpr, WIDE: tl.constexpr):
     """Return the offset in memory of flat C-order indices over modes of these sizes and strides.
 
     All strides are multiples of ``UNIT``; if ``CONTIGUOUS`` the last is 1 instead, and the last
-    size a multiple.
+    size a multiple. In 64 bits where ``WIDE``, else in 32, which takes half the registers.
     """
     # Digits are widened before they meet a stride; in the interpreter a loop's index is a number.
-    zero = tl.full([], 0, tl.int64)
+    zero = tl.full([], 0, tl.int64 if WIDE else tl.int32)
     last: tl.constexpr = len(sizes) - 1
     out = zero
     for step in tl.static_range(len(sizes)):
@@ -85,12 +90,13 @@ def offset(index, sizes, strides, UNIT: tl.constexpr, CONTIGUOUS: tl.constexpr):
 
 
 @triton.jit
-def khatri_rao_rows(factors, sizes, index, columns, rank, mask):
+def khatri_rao_rows(factors, sizes, index, columns, rank, mask, WIDE: tl.constexpr):
     """Form rows ``index`` of the Khatri-Rao product of C-ordered factors ``[I_n, rank]``.
 
-    At ``columns``; these and ``index`` broadcast against each other and ``mask``.
+    At ``columns``; these and ``index`` broadcast against each other and ``mask``. Offsets take 64
+    bits where ``WIDE``.
     """
-    zero = tl.full([], 0, tl.int64)
+    zero = tl.full([], 0, tl.int64 if WIDE else tl.int32)
     last: tl.constexpr = len(sizes) - 1
     out = tl.load(factors[last] + (zero + index % sizes[last]) * rank + columns, mask, 0.0)
     for step in tl.static_range(1, len(sizes)):

@@ -14,26 +14,29 @@ import triton.language as tl
 from torch import Tensor
 
 from .devices import ITEMSIZE, LAUNCH, REACHED, Chip
-from .indexing import khatri_rao_rows
+from .indexing import khatri_rao_rows, multiple
 
 __all__ = ["cost", "khatri_rao", "khatri_rao_kernel"]
 
-BLOCK_M, BLOCK_R = 32, 32
+#: Results of one block: eight a thread.
+BLOCK = 1024
 WARPS = 4
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sizes", "rows", "rank"])
 def khatri_rao_kernel(
     out_ptr,
     factors,
     sizes,
     rows,
     rank,
+    UNIT: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
-    """One block ``[BLOCK_M, BLOCK_R]`` of the product."""
+    """One block ``[BLOCK_M, BLOCK_R]`` of the product; ``rank`` is a multiple of ``UNIT``."""
+    rank = multiple(rank, UNIT)
     pid = tl.program_id(0)
     r_blocks = tl.cdiv(rank, BLOCK_R)
     pid_m, pid_r = pid // r_blocks, pid % r_blocks
@@ -42,8 +45,8 @@ def khatri_rao_kernel(
     m = (pid_m * BLOCK_M + tl.arange(0, BLOCK_M))[:, None]
     r = (pid_r * BLOCK_R + tl.arange(0, BLOCK_R))[None, :]
     mask = (m < rows) & (r < rank)
-    out = khatri_rao_rows(factors, sizes, m, r, rank, mask)
-    tl.store(out_ptr + m.to(tl.int64) * rank + r, out, mask)
+    out = khatri_rao_rows(factors, sizes, m, r, rank, mask, WIDE)
+    tl.store(out_ptr + m * rank + r, out, mask)
 
 
 def khatri_rao(
@@ -61,16 +64,20 @@ def khatri_rao(
     sizes, rank = tuple(f.shape[0] for f in factors), factors[0].shape[1]
     rows = math.prod(sizes)
     out = factors[0].new_empty(rows, rank)
+    # As wide as the rows that lie one after the other, so that no thread is idle.
+    columns = min(64, 1 << (rank - 1).bit_length())
+    block = BLOCK // columns
     with torch.cuda.device_of(out):
-        khatri_rao_kernel[(-(-rows // BLOCK_M) * -(-rank // BLOCK_R),)](
+        khatri_rao_kernel[(-(-rows // block) * -(-rank // columns),)](
             out,
             tuple(f.contiguous() for f in factors),
             sizes,
             rows,
             rank,
-            WIDE=rows > 2**30,
-            BLOCK_M=BLOCK_M,
-            BLOCK_R=BLOCK_R,
+            UNIT=math.gcd(rank, 16 // out.element_size()),
+            WIDE=out.numel() > 2**31 - 2**16,
+            BLOCK_M=block,
+            BLOCK_R=columns,
             num_warps=WARPS,
         )
     return out

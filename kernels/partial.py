@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .devices import Chip, chip_of
-from .indexing import khatri_rao_rows
+from .indexing import khatri_rao_rows, multiple
 
 __all__ = ["contract_partial", "contract_partial_kernel", "splits_for"]
 
@@ -25,7 +25,7 @@ BLOCK_Q, BLOCK_G = 256, 8
 WARPS = 4
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["modes", "results", "group", "stride_g", "rank", "per_split"])
 def contract_partial_kernel(
     p_ptr,
     out_ptr,
@@ -36,27 +36,33 @@ def contract_partial_kernel(
     stride_g,
     rank,
     per_split,
+    UNIT: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ):
-    """Sum a block of results, flat over ``[a, b, r]``; ``stride_g`` is that of ``[b, r]``."""
+    """Sum a block of results, flat over ``[a, b, r]``; ``stride_g`` is that of ``[b, r]``.
+
+    ``UNIT`` divides ``rank``, and so everything that is a multiple of it.
+    """
+    rank, stride_g = multiple(rank, UNIT), multiple(stride_g, UNIT)
+    results = multiple(results, UNIT)
     pid, split = tl.program_id(0), tl.program_id(1)
     if WIDE:
         pid, split = pid.to(tl.int64), split.to(tl.int64)
     q = pid * BLOCK_Q + tl.arange(0, BLOCK_Q)
     column = q % stride_g
-    base = p_ptr + (q // stride_g).to(tl.int64) * group * stride_g + column
+    base = (q // stride_g) * group * stride_g + column
     first = split * per_split
     last = tl.minimum(first + per_split, group)
     acc = tl.zeros([BLOCK_Q], out_ptr.dtype.element_ty)
     for start in range(first, last, BLOCK_G):
         g = start + tl.arange(0, BLOCK_G)[:, None]
         mask = (g < last) & (q < results)[None, :]
-        p = tl.load(base[None, :] + g.to(tl.int64) * stride_g, mask, 0.0)
-        rows = khatri_rao_rows(factors, modes, g, (column % rank)[None, :], rank, mask)
+        p = tl.load(p_ptr + base[None, :] + g * stride_g, mask, 0.0)
+        rows = khatri_rao_rows(factors, modes, g, (column % rank)[None, :], rank, mask, WIDE)
         acc += tl.sum(p * rows, 0)
-    tl.store(out_ptr + split.to(tl.int64) * results + q, acc, q < results)
+    tl.store(out_ptr + split * results + q, acc, q < results)
 
 
 def splits_for(results: int, group: int, multiprocessors: int) -> int:
@@ -90,7 +96,8 @@ def contract_partial(
             math.prod(p.shape[hi:]),
             p.shape[-1],
             per_split,
-            WIDE=max(results, group) > 2**30,
+            UNIT=math.gcd(p.shape[-1], 16 // p.element_size()),
+            WIDE=max(p.numel(), out.numel()) > 2**31 - 2**16,
             BLOCK_Q=BLOCK_Q,
             BLOCK_G=BLOCK_G,
             num_warps=WARPS,

@@ -27,6 +27,10 @@ STEPS = 128
 #: Programs a multiprocessor that are tried.
 ROUNDS = (1, 2, 3, 4, 6, 8)
 
+#: Warps that registers leave room for on a multiprocessor at the 255 a thread that these kernels
+#: may take, and seconds from a load to its data.
+WARPS, LATENCY = 8, 7e-7
+
 #: Share of the lesser costs that does not hide behind the greatest.
 EXPOSED = 0.1
 
@@ -48,8 +52,6 @@ class Plan:
         Partial results, and the steps of each.
     programs : int
         The size of the grid.
-    wide : bool
-        Whether an index does not fit into 32 bits.
     bytes, seconds : float
         Expected traffic with the memory, and time.
     """
@@ -63,7 +65,6 @@ class Plan:
     splits: int
     per_split: int
     programs: int
-    wide: bool
     bytes: float
     seconds: float
 
@@ -123,7 +124,7 @@ def candidates(
         outer, inner = summed[:cut], summed[cut:]
         sweep = "outer" if outer else "inner"
         lengths = [math.prod(shape[n] for n in modes) for modes in (rows, outer, inner)]
-        for tile in tiles_for(lengths[0], rank, mode, itemsize, sweep, chip):
+        for tile in tiles_for(lengths[0], rank, mode, itemsize, sweep, chip, len(shape)):
             k_blocks = -(-lengths[2] // tile.block_k)
             blocks = -(-lengths[0] // tile.block_m) * -(-rank // tile.block_r)
             at_once, steps = (k_blocks, lengths[1]) if outer else (1, k_blocks)
@@ -148,7 +149,6 @@ def candidates(
                     splits,
                     per_split,
                     programs,
-                    max(lengths) > 2**30,
                     nbytes,
                     seconds,
                 )
@@ -174,12 +174,16 @@ def _predicted(
     itemsize, wide = ITEMSIZE[dtype], max(4, ITEMSIZE[dtype])
     size, results = math.prod(lengths) * itemsize, lengths[0] * rank * wide
     share = -(-programs // chip.multiprocessors) * chip.multiprocessors * per_split
-    multiply = share * 2.0 * tile.volume / rate(tile, mode, dtype, chip)
-    besides = share * overhead(tile, mode, sweep, chip)
-    # One multiprocessor alone may draw twice its share of the bandwidth.
-    bandwidth = REACHED * chip.bandwidth * min(1.0, 2 * programs / chip.multiprocessors)
+    resident = min(programs / chip.multiprocessors, WARPS / tile.warps)
+    # Half of what one waits for is hidden by its own instructions, half by other warps.
+    busy = 0.5 + 0.5 * resident * tile.warps / WARPS
+    multiply = share * 2.0 * tile.volume / rate(tile, mode, dtype, chip) / busy
+    besides = share * overhead(tile, mode, sweep, chip) / busy
+    in_flight = resident * (tile.stages - 1) * tile.block_m * tile.block_k * itemsize
+    bandwidth = REACHED * chip.bandwidth
+    drawn = min(bandwidth, chip.multiprocessors * in_flight / LATENCY)
     again = -(-rank // tile.block_r) / 2
-    costs = sorted([multiply, besides, (size * max(1.0, again) + results) / bandwidth])
+    costs = sorted([multiply, besides, (size * max(1.0, again) + results) / max(drawn, 1.0)])
     seconds = costs[-1] + EXPOSED * sum(costs[:-1]) + LAUNCH
     nbytes = float(size + results)
     if splits > 1:
@@ -187,5 +191,5 @@ def _predicted(
         nbytes += partials
         # Small ones do not leave the L2 cache.
         rate_of = 2 if splits * lengths[0] * rank <= IN_CACHE else 1
-        seconds += partials / (rate_of * REACHED * chip.bandwidth) + LAUNCH
+        seconds += partials / (rate_of * bandwidth) + LAUNCH
     return nbytes, seconds

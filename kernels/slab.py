@@ -83,7 +83,7 @@ def slab_kernel(
                 total = tl.zeros([BLOCK_R], m_ptr.dtype.element_ty)
                 for j_start in range(0, group, BLOCK_J):
                     j = j_start + tl.arange(0, BLOCK_J)
-                    row = x_slab + offset(j, group_sizes, group_strides, 1, False)[:, None]
+                    row = x_slab + offset(j, group_sizes, group_strides, 1, False, True)[:, None]
                     inside = (j < group)[:, None] & (r < rank)[None, :]
                     y = tl.zeros([BLOCK_J, BLOCK_R], m_ptr.dtype.element_ty)
                     for k_start in range(0, inner, BLOCK_K):
@@ -91,14 +91,14 @@ def slab_kernel(
                         in_k = k < inner
                         mask = in_k[:, None] & (r < rank)[None, :]
                         c = khatri_rao_rows(
-                            inner_factors, inner_modes, k[:, None], r[None, :], rank, mask
+                            inner_factors, inner_modes, k[:, None], r[None, :], rank, mask, True
                         )
-                        tile = row + offset(k, inner_sizes, inner_strides, 1, False)[None, :]
+                        tile = row + offset(k, inner_sizes, inner_strides, 1, False, True)[None, :]
                         x = tl.load(tile, (j < group)[:, None] & in_k[None, :], 0.0)
                         y += product(x, c, PRECISION)
                     tl.store(y_slab + j[:, None].to(tl.int64) * rank + r[None, :], y, inside)
                     b = khatri_rao_rows(
-                        group_factors, group_modes, j[:, None], r[None, :], rank, inside
+                        group_factors, group_modes, j[:, None], r[None, :], rank, inside, True
                     )
                     total += tl.sum(y * b, 0)
                 tl.store(m_ptr + i * rank + r, total, r < rank)

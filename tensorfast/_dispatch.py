@@ -53,6 +53,8 @@ class Problem:
         Of ``x``; empty where the operation has none.
     capability : int
         Compute capability of a GPU times ten, 0 where it is not known.
+    double : bool
+        Whether sums are float64 whatever ``dtype`` is.
     """
 
     op: str
@@ -64,6 +66,7 @@ class Problem:
     precision: str | None = "ieee"
     strides: tuple[int, ...] = ()
     capability: int = 0
+    double: bool = False
 
 
 @dataclass(frozen=True)

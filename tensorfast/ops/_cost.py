@@ -23,15 +23,16 @@ def roofline(p: Problem, flops: float, nbytes: float, calls: int = 1) -> Cost:
     A CPU is taken for two cores of a server at 150 GFLOP/s in float32 and 30 GB/s, a GPU for what
     its data sheet says, of which matrix products and copies reach four fifths.
     """
+    double = p.double or p.dtype == "float64"
     if p.device == "cuda":
         from ..kernels.devices import chip_like
 
         chip = chip_like(p.capability)
         single = chip.fp32 if p.precision == "ieee" else chip.tf32
-        rate, bandwidth = 0.8 * (chip.fp64 if p.dtype == "float64" else single), chip.bandwidth
+        rate, bandwidth = 0.8 * (chip.fp64 if double else single), chip.bandwidth
         bandwidth *= 0.8
     else:
-        rate, bandwidth = 1.5e11 if itemsize(p.dtype) <= 4 else 7.5e10, 3e10
+        rate, bandwidth = 7.5e10 if double or itemsize(p.dtype) > 4 else 1.5e11, 3e10
     seconds = max(flops / rate, nbytes / bandwidth) + calls * _CALL.get(p.device, 1e-5)
     return Cost(seconds, flops, nbytes)
 

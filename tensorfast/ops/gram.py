@@ -85,7 +85,7 @@ def _result_dtype(dtype: torch.dtype, double: bool) -> torch.dtype:
 
 @torch.library.custom_op("tensorfast::gram", mutates_args=())
 def _gram(x: Tensor, mode: int, double: bool, precision: str | None, impl: str) -> Tensor:
-    run = _dispatch.runner(_problem(x, mode, precision), impl)
+    run = _dispatch.runner(_problem(x, mode, double, precision), impl)
     with matmul_precision(precision, x.device):
         # The fake kernel promises C order.
         return run(x, mode, _result_dtype(x.dtype, double), precision).contiguous()
@@ -112,14 +112,15 @@ _gram.register_autograd(_backward, setup_context=_setup)
 _gram.register_vmap(map_over_batch(_gram))
 
 
-def _problem(x: Tensor, mode: int, precision: str | None) -> _dispatch.Problem:
-    return describe_tensor("gram", x, mode=mode, rank=x.shape[mode], precision=precision)
+def _problem(x: Tensor, mode: int, double: bool, precision: str | None) -> _dispatch.Problem:
+    rank = x.shape[mode]
+    return describe_tensor("gram", x, mode=mode, rank=rank, double=double, precision=precision)
 
 
 def _described(
     x: Any, mode: int, *, double: bool = False, precision: str | None = "ieee"
 ) -> _dispatch.Problem:
-    return _problem(*_arguments(x, mode, precision), precision)
+    return _problem(*_arguments(x, mode, precision), double, precision)
 
 
 def _torch_cost(p: _dispatch.Problem) -> _dispatch.Cost:
@@ -140,7 +141,7 @@ def _load() -> Callable[..., Tensor]:
 def _triton_cost(p: _dispatch.Problem, precision: str, chip: Chip) -> tuple[float, float, float]:
     from ..kernels.gram import cost
 
-    return cost(p.shape, p.mode, p.dtype, precision, chip)
+    return cost(p.shape, p.mode, p.dtype, p.double, precision, chip)
 
 
 _dispatch.describe("gram", _described)
