@@ -24,8 +24,6 @@ from tensorfast.precision import PRECISIONS
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "precision.md"
 LENGTHS = (16, 64, 256, 1024, 4096, 16384, 65536)
 KINDS = ("normal", "positive", "spread")
-#: Terms of a tile, `Tile.block_k` of the kernels; what is longer is summed tile by tile.
-TILE = 32
 #: Elements that the model holds at a time.
 AT_ONCE = 1 << 22
 
@@ -89,6 +87,8 @@ class Mode:
         Of one tensor-core instruction.
     bound : float
         What the products leave out of a term at most, relative to it.
+    tile : int
+        Terms of a tile, the largest `Tile.block_k`; what is longer is summed tile by tile.
     flushed : bool
         Whether a tile's product is added to the sum by a float32 addition, as every mode's is, or
         the tensor core goes on adding.
@@ -99,6 +99,7 @@ class Mode:
     pairs: tuple
     terms: int
     bound: float
+    tile: int = 64
     flushed: bool = True
 
 
@@ -120,7 +121,7 @@ MODES = {
     "bf16x5": Mode(_TWO, _THREE, _SIX[1:], 16, 2.0**-25),
     "bf16w3": Mode(_ONE, _THREE, ((0, 2), (0, 1), (0, 0)), 16, 0.0),
     "bf16x3": Mode(_TWO, _TWO, _SIX[3:], 16, 2.0**-15),
-    "half": Mode(_as_stored, _as_stored, _SIX[5:], 16, 0.0),
+    "half": Mode(_as_stored, _as_stored, _SIX[5:], 16, 0.0, tile=32),
     "tf32": Mode(_tf32, _tf32, _SIX[5:], 8, 2.0**-10),
     "bf16": Mode(_ONE, _ONE, _SIX[5:], 16, 2.0**-7),
 }
@@ -160,7 +161,7 @@ def contract(x, w, mode, core=CORES[90]):
     Parameters
     ----------
     x, w : numpy.ndarray
-        ``K`` a multiple of 16; of `TILE`, where it is longer.
+        ``K`` a multiple of 16; of the mode's tile, where it is longer.
     mode : Mode
     core : Core
 
@@ -169,7 +170,7 @@ def contract(x, w, mode, core=CORES[90]):
     numpy.ndarray
     """
     (rows, length), columns = x.shape, w.shape[1]
-    tile = min(TILE, length)
+    tile = min(mode.tile, length)
     xs = [p.reshape(rows, -1, tile).swapaxes(0, 1) for p in mode.split_x(x)]
     ws = [p.reshape(-1, tile, columns) for p in mode.split_w(w)]
     step = mode.terms // core.pieces

@@ -6,11 +6,20 @@ without a GPU. ``tuned/<gpu>.json`` overrides the tiles that are tried; see ``be
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
-from .devices import Chip
+from .devices import CHIPS, Chip
 
-__all__ = ["Tile", "arithmetic", "invalid", "overhead", "products_of", "rate", "tiles_for"]
+__all__ = ["Setting", "Tile", "arithmetic", "invalid", "overhead", "rate", "tiles_for", "tuned"]
+
+#: Rows that take tiles of their own, up to this many.
+FEW = 16
+
+#: Where ``bench/tune.py`` leaves what it found.
+TUNED = Path(__file__).parent / "tuned"
 
 #: Tensor-core products one product of computing type takes.
 _PRODUCTS = {
@@ -25,7 +34,7 @@ _PRODUCTS = {
 }
 
 #: Parts that an operand is split into at most.
-_PARTS = {"bf16x6": 3, "bf16x5": 3, "bf16w3": 3, "bf16x3": 2, "half": 1, "tf32": 1, "bf16": 1}
+_PARTS = {mode: {"bf16x3": 2}.get(mode, min(3, count)) for mode, count in _PRODUCTS.items()}
 
 #: Share of the vendor's rate that tiles of these sizes are expected to reach. Reasoned, not yet
 #: measured: FFMA tiles read both operands from shared memory for every multiply-add.
@@ -72,9 +81,43 @@ class Tile:
         return 255
 
 
-def products_of(mode: str) -> int:
-    """Products of halves that one product takes in a ``PRECISION`` of the kernels."""
-    return _PRODUCTS[mode]
+@dataclass(frozen=True)
+class Setting:
+    """What the choice of a tile depends on besides the GPU.
+
+    Attributes
+    ----------
+    sweep : str
+        ``"outer"`` or ``"inner"``.
+    mode : str
+        ``PRECISION`` of the kernel.
+    itemsize : int
+        Bytes of an element of ``x``.
+    rows : int
+        `FEW`, or 64 for more.
+    columns : int
+        16, 32 or 64: the rank, rounded up as far as that.
+    order : int
+        Of ``x``.
+    """
+
+    sweep: str
+    mode: str
+    itemsize: int
+    rows: int
+    columns: int
+    order: int
+
+    @classmethod
+    def of(cls, rows: int, rank: int, mode: str, itemsize: int, sweep: str, order: int) -> Setting:
+        """Round the numbers of a problem."""
+        columns = min(64, max(16, 1 << (rank - 1).bit_length()))
+        return cls(sweep, mode, itemsize, FEW if rows <= FEW else 64, columns, order)
+
+    @property
+    def wide(self) -> int:
+        """Bytes of an element of the computing type."""
+        return max(4, self.itemsize)
 
 
 def rate(tile: Tile | None, mode: str, dtype: str, chip: Chip) -> float:
@@ -125,13 +168,8 @@ def arithmetic(dtype: str, precision: str, chip: Chip, rows_contiguous: bool = F
     return max(split, "ieee", key=lambda mode: rate(None, mode, dtype, chip))
 
 
-def invalid(
-    tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip, order: int = 3
-) -> list[str]:
-    """Every reason why a tile cannot be used, empty if it can; shared by heuristic and tuner.
-
-    ``order`` is that of ``x``.
-    """
+def invalid(tile: Tile, setting: Setting, chip: Chip) -> list[str]:
+    """Every reason why a tile cannot be used, empty if it can; shared by heuristic and tuner."""
     reasons = []
     sides = {"block_m": tile.block_m, "block_k": tile.block_k, "block_r": tile.block_r}
     reasons += [
@@ -145,63 +183,89 @@ def invalid(
         reasons.append(f"stages is {tile.stages}; expected 1 ... 6")
     if reasons:
         return reasons
-    wide = 8 if itemsize == 8 else 4
-    held = tile.block_m * tile.block_r * (wide // 4) // (32 * tile.warps)
+    held = tile.block_m * tile.block_r * (setting.wide // 4) // (32 * tile.warps)
     # The sum and the block's product, and what splitting the operands takes besides.
     if 2 * held > 128:
         reasons.append(f"{held} accumulator registers a thread; expected at most 64")
-    shared = shared_memory(tile, mode, itemsize, sweep, order)
+    shared = shared_memory(tile, setting)
     if shared > chip.shared_memory:
         reasons.append(f"{shared} bytes of shared memory; the chip has {chip.shared_memory}")
     return reasons
 
 
-def shared_memory(tile: Tile, mode: str, itemsize: int, sweep: str, order: int) -> int:
+def shared_memory(tile: Tile, setting: Setting) -> int:
     """Bytes of shared memory that a program takes at most.
 
     All stages but one of what is loaded in the loop, and the operands of one product.
     """
-    wide = 8 if itemsize == 8 else 4
     x, right = tile.block_m * tile.block_k, tile.block_k * tile.block_r
     # The rows of each factor are loaded on their own.
-    loaded = x * itemsize + (right * wide * (order - 1) if sweep == "inner" else 0)
-    operands = (x + right) * (wide if mode == "ieee" else max(wide, 2 * _PARTS[mode]))
-    return max(1, tile.stages - 1) * loaded + operands
+    factors = setting.order - 1 if setting.sweep == "inner" else 0
+    loaded = x * setting.itemsize + factors * right * setting.wide
+    parts = max(setting.wide, 2 * _PARTS[setting.mode])
+    return max(1, tile.stages - 1) * loaded + (x + right) * parts
 
 
-def tiles_for(
-    rows: int, rank: int, mode: str, itemsize: int, sweep: str, chip: Chip, order: int = 3
-) -> tuple[Tile, ...]:
-    """Return the tiles to choose from, each valid; none of them spills (``make test-compile``)."""
-    few, columns = rows <= 16, min(64, max(16, 1 << (rank - 1).bit_length()))
-    if mode == "ieee":
+def tiles_for(setting: Setting, chip: Chip) -> tuple[Tile, ...]:
+    """Return the tiles to choose from: what was measured to be best, or what was reasoned out.
+
+    All are valid, and none of them spills registers (``make test-compile``).
+    """
+    measured = tuned(chip.name).get(setting)
+    if measured is not None:
+        return (measured,)
+    few, outer, columns = setting.rows == FEW, setting.sweep == "outer", setting.columns
+    if setting.mode == "ieee":
         columns = min(32, columns)
         if few:
-            tiles = [Tile(16, 64 if sweep == "outer" else 32, columns, 4, 3)]
-        elif itemsize == 8 and chip.capability < 100:
+            tiles = [Tile(16, 64 if outer else 32, columns, 4, 3)]
+        elif setting.itemsize == 8 and chip.capability < 100:
             tiles = [Tile(64, 32, columns, 4, 3)]
-        elif sweep == "outer":
+        elif outer:
             # Of fused multiply-adds: what a thread holds of both operands decides.
             tiles = [Tile(64, 32, columns, 8, 3)]
         else:
             tiles = [Tile(64, 16, columns, 4, 3)]
     else:
-        if chip.matrix_rows == 16 and order > 3:
+        if chip.matrix_rows == 16 and setting.order > 3:
             # Operands are held in registers, beside more indices.
             columns = min(32, columns)
         if few:
-            tiles = [Tile(16, 64 if sweep == "outer" else 32, columns, 4, 4)]
-        elif sweep == "inner":
+            tiles = [Tile(16, 64 if outer else 32, columns, 4, 4)]
+        elif not outer:
             tiles = [Tile(64, 32, columns, 4, 3), Tile(128, 32, columns, 8, 3)]
         elif chip.matrix_rows == 16:
             tiles = [Tile(64, 32, columns, 4, 3)]
         else:
             tiles = [Tile(64, 32, columns, 4, 3), Tile(64, 64, columns, 4, 3)]
-    return tuple(_fitting(tile, mode, itemsize, sweep, chip, order) for tile in tiles)
+    return tuple(_fitting(tile, setting, chip) for tile in tiles)
 
 
-def _fitting(tile: Tile, mode: str, itemsize: int, sweep: str, chip: Chip, order: int) -> Tile:
+def _fitting(tile: Tile, setting: Setting, chip: Chip) -> Tile:
     """Take as many stages as there is shared memory for."""
-    while tile.stages > 1 and invalid(tile, mode, itemsize, sweep, chip, order):
+    while tile.stages > 1 and invalid(tile, setting, chip):
         tile = replace(tile, stages=tile.stages - 1)
     return tile
+
+
+@cache
+def tuned(name: str) -> dict[Setting, Tile]:
+    """Return the tiles that ``bench/tune.py`` found best on a GPU, by `Chip.name`.
+
+    Raises
+    ------
+    ValueError
+        If the file has a tile that the GPU cannot use.
+    """
+    path = TUNED / f"{name}.json"
+    if not name or not path.is_file():
+        return {}
+    record = json.loads(path.read_text())
+    chip = replace(CHIPS[record["capability"]], shared_memory=record["shared_memory"])
+    found = {}
+    for entry in record["tiles"]:
+        setting, tile = Setting(**entry["setting"]), Tile(**entry["tile"])
+        if reasons := invalid(tile, setting, chip):
+            raise ValueError(f"{path.name}: {tile} for {setting}: {'; '.join(reasons)}")
+        found[setting] = tile
+    return found

@@ -242,17 +242,18 @@ def contract(
     out: Tensor,
     precision: str = "ieee",
     chip: Chip | None = None,
+    way: Plan | None = None,
 ) -> Tensor:
     """Contract the modes that have a factor; ``out [kept modes in order ..., R]``, any strides.
 
     ``factors[n]`` is ``[I_n, R]``; ``out`` has the computing type and is returned. ``chip`` is that
-    of ``x`` if not given.
+    of ``x`` and ``way`` is `plan`'s if not given.
     """
     shape, strides, rank = tuple(x.shape), x.stride(), out.shape[-1]
     kept = tuple(n for n in range(x.ndim) if n not in factors)
     chip = chip_of(x.device) if chip is None else chip
     dtype = str(x.dtype).removeprefix("torch.")
-    p = plan(shape, strides, kept, rank, dtype, precision, chip)
+    p = way or plan(shape, strides, kept, rank, dtype, precision, chip)
     target = out[None] if p.splits == 1 else out.new_empty(p.splits, *out.shape)
     itemsizes = ITEMSIZE[dtype], out.element_size()
     walk, known = _walk(p, shape, strides, rank, target.stride(), itemsizes)

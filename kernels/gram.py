@@ -45,7 +45,7 @@ def gram_kernel(
     """One block ``[BLOCK_I, BLOCK_I]`` of one partial result, what is below the diagonal.
 
     ``CONTIGUOUS`` is what lies side by side, ``"rows"`` or ``"terms"``, and ``UNIT`` its
-    `alignment`.
+    `alignment`. A split is ``per_split`` blocks of terms.
     """
     if CONTIGUOUS == "rows":
         rows, stride_x_i = multiple(rows, UNIT), 1
@@ -63,13 +63,13 @@ def gram_kernel(
             i, j = i.to(tl.int64), j.to(tl.int64)
         left, right = x_ptr + i[:, None] * stride_x_i, x_ptr + j[None, :] * stride_x_i
         acc = tl.zeros([BLOCK_I, BLOCK_I], out_ptr.dtype.element_ty)
-        first = split * per_split
-        last = tl.minimum(first + per_split, terms)
+        first = split * per_split * BLOCK_K
+        last = tl.minimum(first + per_split * BLOCK_K, terms)
         for start in range(first, last, BLOCK_K):
             k = start + tl.arange(0, BLOCK_K)
             at = offset(k, term_sizes, term_strides, UNIT, CONTIGUOUS == "terms", WIDE)
-            a = tl.load(left + at[None, :], (i < rows)[:, None] & (k < last)[None, :], 0.0)
-            b = tl.load(right + at[:, None], (j < rows)[None, :] & (k < last)[:, None], 0.0)
+            a = tl.load(left + at[None, :], (i < rows)[:, None] & (k < terms)[None, :], 0.0)
+            b = tl.load(right + at[:, None], (j < rows)[None, :] & (k < terms)[:, None], 0.0)
             if PRECISION != "half":
                 b = b.to(out_ptr.dtype.element_ty)
             acc += product(a, b, PRECISION)
@@ -90,10 +90,9 @@ def tile_for(rows: int, mode: str, chip: Chip) -> Tile:
     """Square blocks, as large as registers allow (``make test-compile``)."""
     if mode == "ieee":
         side = 32 if rows <= 32 else 64
-        return Tile(side, 16, side, 4, 3)
-    # Elsewhere operands in three parts do not fit beside the sum.
-    largest = 128 if chip.capability == 90 or mode == "half" else 64
-    side = min(largest, max(32, 1 << (rows - 1).bit_length()))
+        return Tile(side, 16, side, 4 if side == 32 or chip.capability in (80, 90) else 8, 3)
+    # Operands in parts do not fit beside the sum of a larger block.
+    side = min(128 if mode == "half" else 64, max(32, 1 << (rows - 1).bit_length()))
     return Tile(side, 32, side, 8 if side == 128 else 4, 3)
 
 
@@ -126,8 +125,8 @@ def gram(
     unit, at = alignment(x.element_size(), [along, (sizes, strides)])
     tile = tile_for(rows, how, chip)
     parts = splits_for(rows, terms, tile, chip.multiprocessors)
-    per_split = -(-terms // (parts * tile.block_k)) * tile.block_k
-    parts = -(-terms // per_split)
+    per_split = -(-terms // (parts * tile.block_k))
+    parts = -(-terms // (per_split * tile.block_k))
     out = x.new_empty(parts, rows, rows, dtype=dtype)
     side = -(-rows // tile.block_m)
     with torch.cuda.device_of(x):

@@ -6,11 +6,11 @@ Nothing here touches a GPU: a plan is a pure function of shapes, strides, precis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .configs import Tile, arithmetic, overhead, rate, tiles_for
+from .configs import Setting, Tile, arithmetic, overhead, rate, tiles_for
 from .devices import IN_CACHE, ITEMSIZE, LAUNCH, REACHED, Chip
 
 __all__ = ["Plan", "candidates", "expected", "plan"]
@@ -109,8 +109,13 @@ def candidates(
     dtype: str,
     precision: str,
     chip: Chip,
+    tiles: Callable[[Setting, Chip], Iterable[Tile]] | None = None,
 ) -> Iterator[Plan]:
-    """Yield every way to contract to the modes ``kept`` that is worth its partial results."""
+    """Yield every way to contract to the modes ``kept`` that is worth its partial results.
+
+    With ``tiles``, if given, in place of `tiles_for`.
+    """
+    tiles = tiles_for if tiles is None else tiles
     slowest_first = sorted(range(len(shape)), key=lambda n: (-strides[n], n))
     rows = tuple(n for n in slowest_first if n in kept)
     summed = tuple(n for n in slowest_first if n not in kept)
@@ -124,7 +129,8 @@ def candidates(
         outer, inner = summed[:cut], summed[cut:]
         sweep = "outer" if outer else "inner"
         lengths = [math.prod(shape[n] for n in modes) for modes in (rows, outer, inner)]
-        for tile in tiles_for(lengths[0], rank, mode, itemsize, sweep, chip, len(shape)):
+        setting = Setting.of(lengths[0], rank, mode, itemsize, sweep, len(shape))
+        for tile in tiles(setting, chip):
             k_blocks = -(-lengths[2] // tile.block_k)
             blocks = -(-lengths[0] // tile.block_m) * -(-rank // tile.block_r)
             at_once, steps = (k_blocks, lengths[1]) if outer else (1, k_blocks)

@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import Tile, arithmetic, tiles_for
+from .configs import Setting, arithmetic, tiles_for
 from .devices import Chip, chip_of
 from .indexing import khatri_rao_rows, merged, offset
 from .products import product
@@ -178,7 +178,8 @@ def slab_pass(
     dtype = str(x.dtype).removeprefix("torch.")
     rows_contiguous = bool(group) and x.stride(group[-1]) == 1
     how = arithmetic(dtype, precision, chip, rows_contiguous)
-    tile: Tile = tiles_for(length, rank, how, x.element_size(), "inner", chip)[0]
+    setting = Setting.of(length, rank, how, x.element_size(), "inner", x.ndim)
+    tile = tiles_for(setting, chip)[0]
     programs = programs_for(slabs, chip)
     per_program = -(-slabs // programs)
     programs = -(-slabs // per_program)

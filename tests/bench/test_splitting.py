@@ -139,7 +139,7 @@ def test_addends_and_sums_are_cut_toward_zero():
 
 def test_whole_numbers_are_added_exactly_in_every_mode():
     generator = np.random.default_rng(4)
-    x, w = (generator.integers(-8, 9, shape).astype(np.float32) for shape in ((3, 96), (96, 5)))
+    x, w = (generator.integers(-8, 9, shape).astype(np.float32) for shape in ((3, 192), (192, 5)))
     for core in CORES.values():
         for mode in MODES.values():
             assert np.array_equal(splitting.contract(x, w, mode, core), x @ w)

@@ -13,7 +13,7 @@ import triton.language as tl
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.sass import compiling_for
-from bench.splitting import CORES, MODES, TILE
+from bench.splitting import CORES, MODES
 from tensorfast.kernels.products import product
 
 pytestmark = pytest.mark.skipif(
@@ -43,11 +43,12 @@ def compiled(request):
     """Compile a sum of products in each mode; return the PTX by mode."""
     found = {}
     for name in MODES:
-        x = torch.empty(SIDE, TILE, dtype=STORED.get(name, torch.float32))
-        w = torch.empty(TILE, SIDE, dtype=x.dtype if name == "half" else torch.float32)
+        tile = MODES[name].tile
+        x = torch.empty(SIDE, tile, dtype=STORED.get(name, torch.float32))
+        w = torch.empty(tile, SIDE, dtype=x.dtype if name == "half" else torch.float32)
         out = torch.empty(SIDE, SIDE)
         with compiling_for(request.param) as kernels:
-            sum_of_products[(1,)](x, w, out, 5, SIDE, TILE, name, num_warps=WARPS)
+            sum_of_products[(1,)](x, w, out, 5, SIDE, tile, name, num_warps=WARPS)
         found[name] = kernels[0].asm["ptx"]
     return request.param, found
 
@@ -63,7 +64,7 @@ def test_as_many_products_of_as_many_terms(compiled, name):
     assert set(map(int, terms)) == {MODES[name].terms}
     # A warp group does a tile of 64 x 64 at once, a warp 16 x 8 of it.
     together = 1 if capability == 90 else SIDE // 16 * SIDE // 8 // WARPS
-    steps = TILE // MODES[name].terms
+    steps = MODES[name].tile // MODES[name].terms
     assert len(terms) == len(MODES[name].pairs) * steps * together
 
 
@@ -76,7 +77,9 @@ def test_every_sum_is_flushed(compiled, name):
 def test_tf32_is_rounded_by_its_bits(compiled):
     ptx = compiled[1]["tf32"]
     assert count(ptx, r"cvt\.\w+\.tf32") == 0
-    assert len(re.findall(r"add\.s32\s.*, 4096;", ptx)) >= 2 * SIDE * TILE // (32 * WARPS)
+    assert len(re.findall(r"add\.s32\s.*, 4096;", ptx)) >= 2 * SIDE * MODES["tf32"].tile // (
+        32 * WARPS
+    )
 
 
 @pytest.mark.parametrize("name", ["bf16x6", "bf16x5", "bf16x3", "bf16w3", "bf16"])
