@@ -11,7 +11,7 @@ setup(
         "tensorfast.ops",
     ],
     package_dir={"tensorfast.kernels": "kernels"},
-    package_data={"tensorfast": ["py.typed"]},
+    package_data={"tensorfast": ["py.typed"], "tensorfast.kernels": ["tuned/*.json"]},
     include_package_data=False,
     # Triton reads the source text of its kernels, so they have to be files.
     zip_safe=False,
