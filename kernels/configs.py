@@ -43,18 +43,19 @@ _EFFICIENCY = {mode: 0.4 if mode == "ieee" else 0.7 for mode in _PRODUCTS}
 #: Share of the rate that the instructions of older chips reach on those whose own take more rows.
 _OLD_INSTRUCTIONS = {90: 0.6, 100: 0.3}
 
-#: Instructions for each element of ``x`` before it is multiplied: conversions, and differences
-#: between an element and its parts.
+#: Instructions for each element of ``x`` before it is multiplied, and for each step of a thread
+#: besides, counted in the code compiled for sm_90 (`bench.sass`).
 _SPLITTING = {
     "ieee": 0,
-    "bf16x6": 8,
+    "bf16x6": 10,
     "bf16x5": 6,
-    "bf16w3": 0,
-    "bf16x3": 5,
+    "bf16w3": 1,
+    "bf16x3": 6,
     "half": 0,
     "tf32": 3,
-    "bf16": 1,
+    "bf16": 2,
 }
+_STEP = 100
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ class Setting:
         16, 32 or 64: the rank, rounded up as far as that.
     order : int
         Of ``x``.
+    plain : bool
+        Whether ``x`` has at most three modes, is loaded 16 bytes at a time, and offsets take 32
+        bits. Else more registers go to them.
     """
 
     sweep: str
@@ -107,12 +111,22 @@ class Setting:
     rows: int
     columns: int
     order: int
+    plain: bool = True
 
     @classmethod
-    def of(cls, rows: int, rank: int, mode: str, itemsize: int, sweep: str, order: int) -> Setting:
+    def of(
+        cls,
+        rows: int,
+        rank: int,
+        mode: str,
+        itemsize: int,
+        sweep: str,
+        order: int,
+        plain: bool = True,
+    ) -> Setting:
         """Round the numbers of a problem."""
         columns = min(64, max(16, 1 << (rank - 1).bit_length()))
-        return cls(sweep, mode, itemsize, FEW if rows <= FEW else 64, columns, order)
+        return cls(sweep, mode, itemsize, FEW if rows <= FEW else 64, columns, order, plain)
 
     @property
     def wide(self) -> int:
@@ -141,7 +155,8 @@ def overhead(tile: Tile, mode: str, sweep: str, chip: Chip) -> float:
 
     Splitting ``x``; scaling the block of results, or forming and splitting one of the right side.
     """
-    instructions = tile.block_m * tile.block_k * _SPLITTING[mode] + tile.block_m * tile.block_r
+    instructions = tile.block_m * (tile.block_k * _SPLITTING[mode] + tile.block_r)
+    instructions += _STEP * 32 * tile.warps
     if sweep == "inner":
         instructions += tile.block_k * tile.block_r * (_SPLITTING[mode] + 6)
     return instructions / (0.5 * chip.fp32)
@@ -215,29 +230,26 @@ def tiles_for(setting: Setting, chip: Chip) -> tuple[Tile, ...]:
     if measured is not None:
         return (measured,)
     few, outer, columns = setting.rows == FEW, setting.sweep == "outer", setting.columns
-    if setting.mode == "ieee":
+    if setting.mode == "ieee" or not setting.plain:
         columns = min(32, columns)
-        if few:
-            tiles = [Tile(16, 64 if outer else 32, columns, 4, 3)]
-        elif setting.itemsize == 8 and chip.capability < 100:
-            tiles = [Tile(64, 32, columns, 4, 3)]
-        elif outer:
-            # Of fused multiply-adds: what a thread holds of both operands decides.
-            tiles = [Tile(64, 32, columns, 8, 3)]
-        else:
-            tiles = [Tile(64, 16, columns, 4, 3)]
+    tensor_cores = setting.mode != "ieee" or (setting.itemsize == 8 and chip.capability < 100)
+    if not setting.plain and not tensor_cores:
+        tiles = [Tile(16, 16, columns, 4, 4) if few else Tile(32, 16, columns, 8, 3)]
+    elif few:
+        tiles = [Tile(16, 64 if outer and setting.plain else 32, columns, 4, 4)]
+    elif not setting.plain:
+        rows = 64 if setting.mode != "ieee" else 32
+        short = setting.itemsize == 8 or (not outer and chip.matrix_rows == 16)
+        tiles = [Tile(rows, 16 if short else 32, columns, 4, 3)]
+    elif not tensor_cores:
+        # What a thread holds of both operands decides.
+        tiles = [Tile(64, 32, columns, 8, 3) if outer else Tile(64, 16, columns, 4, 3)]
     else:
-        if chip.matrix_rows == 16 and setting.order > 3:
-            # Operands are held in registers, beside more indices.
-            columns = min(32, columns)
-        if few:
-            tiles = [Tile(16, 64 if outer else 32, columns, 4, 4)]
-        elif not outer:
-            tiles = [Tile(64, 32, columns, 4, 3), Tile(128, 32, columns, 8, 3)]
-        elif chip.matrix_rows == 16:
-            tiles = [Tile(64, 32, columns, 4, 3)]
-        else:
-            tiles = [Tile(64, 32, columns, 4, 3), Tile(64, 64, columns, 4, 3)]
+        tiles = [Tile(64, 32, columns, 4, 3)]
+        if setting.mode != "ieee" and not outer:
+            tiles += [Tile(128, 32, columns, 8, 3)]
+        elif setting.mode != "ieee" and chip.matrix_rows == 64:
+            tiles += [Tile(64, 64, columns, 4, 3)]
     return tuple(_fitting(tile, setting, chip) for tile in tiles)
 
 

@@ -31,7 +31,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .devices import ITEMSIZE, Chip, chip_of
-from .indexing import alignment, khatri_rao_rows, merged, multiple, offset, span
+from .indexing import alignment, khatri_rao_rows, merged, multiple, offset, span, wide
 from .plan import Plan, plan
 from .products import product
 
@@ -198,7 +198,7 @@ def _walk(
     outer, outer_strides = merged(of(p.outer, shape), of(p.outer, strides))
     inner, inner_strides = merged(of(p.inner, shape), of(p.inner, strides))
     lengths = tuple(math.prod(of(modes, shape)) for modes in (p.kept, p.outer, p.inner))
-    largest = max(
+    largest = (
         *lengths,
         span(shape, strides),
         span((p.splits, *(shape[n] for n in sorted(p.kept)), rank), out_strides),
@@ -213,8 +213,7 @@ def _walk(
         "OUT_CONTIGUOUS": "" if out_at is None else ("rows", "columns")[out_at],
         "OUT_UNIT": out_unit,
         "RANK_UNIT": math.gcd(rank, 16 // itemsizes[1]),
-        # Below that, blocks may overhang.
-        "WIDE": largest > 2**31 - 2**16,
+        "WIDE": wide(*largest),
     }
     walk = _Walk(
         row_sizes=rows,

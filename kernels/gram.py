@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .configs import Tile, arithmetic, rate
 from .devices import ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
-from .indexing import alignment, merged, multiple, offset, span
+from .indexing import alignment, merged, multiple, offset, span, wide
 from .products import product
 
 __all__ = ["cost", "gram", "gram_kernel", "mode_for", "splits_for", "tile_for"]
@@ -141,7 +141,7 @@ def gram(
             per_split,
             CONTIGUOUS="" if at is None else ("rows", "terms")[at],
             UNIT=unit,
-            WIDE=max(terms, span(x.shape, x.stride()), out.numel()) > 2**31 - 2**16,
+            WIDE=wide(terms, span(x.shape, x.stride()), out.numel()),
             BLOCK_I=tile.block_m,
             BLOCK_K=tile.block_k,
             PRECISION=how,

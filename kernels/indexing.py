@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-__all__ = ["alignment", "khatri_rao_rows", "merged", "multiple", "offset", "span"]
+__all__ = ["alignment", "khatri_rao_rows", "merged", "multiple", "offset", "span", "wide"]
 
 Tuple = tuple[int, ...]
+
+#: What 32 bits hold, less what the last block may overhang.
+NARROW = 2**31 - 2**16
 
 
 def merged(sizes: Tuple, *strides: Tuple) -> tuple[Tuple, ...]:
@@ -57,6 +60,11 @@ def alignment(
 def span(sizes: Tuple, strides: Tuple) -> int:
     """Return the greatest offset in memory over modes of these sizes and strides."""
     return sum((size - 1) * step for size, step in zip(sizes, strides, strict=True) if size > 1)
+
+
+def wide(*largest: int) -> bool:
+    """Whether lengths or offsets of this size take more than 32 bits."""
+    return max(largest) > NARROW
 
 
 @triton.jit

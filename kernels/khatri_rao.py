@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .devices import ITEMSIZE, LAUNCH, REACHED, Chip
-from .indexing import khatri_rao_rows, multiple
+from .indexing import khatri_rao_rows, multiple, wide
 
 __all__ = ["cost", "khatri_rao", "khatri_rao_kernel"]
 
@@ -75,7 +75,7 @@ def khatri_rao(
             rows,
             rank,
             UNIT=math.gcd(rank, 16 // out.element_size()),
-            WIDE=out.numel() > 2**31 - 2**16,
+            WIDE=wide(out.numel()),
             BLOCK_M=block,
             BLOCK_R=columns,
             num_warps=WARPS,

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .devices import Chip, chip_of
-from .indexing import khatri_rao_rows, multiple
+from .indexing import khatri_rao_rows, multiple, wide
 
 __all__ = ["contract_partial", "contract_partial_kernel", "splits_for"]
 
@@ -97,7 +97,7 @@ def contract_partial(
             p.shape[-1],
             per_split,
             UNIT=math.gcd(p.shape[-1], 16 // p.element_size()),
-            WIDE=max(p.numel(), out.numel()) > 2**31 - 2**16,
+            WIDE=wide(p.numel(), out.numel()),
             BLOCK_Q=BLOCK_Q,
             BLOCK_G=BLOCK_G,
             num_warps=WARPS,

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from .configs import Setting, Tile, arithmetic, overhead, rate, tiles_for
 from .devices import IN_CACHE, ITEMSIZE, LAUNCH, REACHED, Chip
+from .indexing import span, wide
 
 __all__ = ["Plan", "candidates", "expected", "plan"]
 
@@ -123,13 +124,15 @@ def candidates(
     fastest = [n for n in slowest_first if shape[n] > 1][-1:]
     rows_contiguous = bool(fastest) and fastest[0] in kept and strides[fastest[0]] == 1
     mode, itemsize = arithmetic(dtype, precision, chip, rows_contiguous), ITEMSIZE[dtype]
+    aligned = _aligned(shape, strides, itemsize)
+    plain = len(shape) <= 3 and aligned and not wide(span(shape, strides))
     results = math.prod(shape[n] for n in rows) * rank
     allowed = max(IN_CACHE, PARTIALS * math.prod(shape) * itemsize / (2 * max(4, itemsize)))
     for cut in range(len(summed)):
         outer, inner = summed[:cut], summed[cut:]
         sweep = "outer" if outer else "inner"
         lengths = [math.prod(shape[n] for n in modes) for modes in (rows, outer, inner)]
-        setting = Setting.of(lengths[0], rank, mode, itemsize, sweep, len(shape))
+        setting = Setting.of(lengths[0], rank, mode, itemsize, sweep, len(shape), plain)
         for tile in tiles(setting, chip):
             k_blocks = -(-lengths[2] // tile.block_k)
             blocks = -(-lengths[0] // tile.block_m) * -(-rank // tile.block_r)
@@ -160,6 +163,16 @@ def candidates(
                 )
 
 
+def _aligned(shape: Ints, strides: Ints, itemsize: int) -> bool:
+    """Whether 16 bytes at a time can be loaded, as far as that is up to sizes and strides."""
+    modes = [n for n in range(len(shape)) if shape[n] > 1]
+    fastest = min(modes, key=lambda n: strides[n], default=None)
+    if fastest is None or strides[fastest] != 1:
+        return False
+    others = (strides[n] for n in modes if n != fastest)
+    return math.gcd(shape[fastest], *others) * itemsize % 16 == 0
+
+
 def _predicted(
     tile: Tile,
     mode: str,
@@ -177,8 +190,8 @@ def _predicted(
     Tiles count whole, the empty part of the last one too; memory does not see that part. Columns
     beyond one block read ``x`` again, from the L2 cache, twice as fast.
     """
-    itemsize, wide = ITEMSIZE[dtype], max(4, ITEMSIZE[dtype])
-    size, results = math.prod(lengths) * itemsize, lengths[0] * rank * wide
+    itemsize = ITEMSIZE[dtype]
+    size, results = math.prod(lengths) * itemsize, lengths[0] * rank * max(4, itemsize)
     share = -(-programs // chip.multiprocessors) * chip.multiprocessors * per_split
     resident = min(programs / chip.multiprocessors, WARPS / tile.warps)
     # Half of what one waits for is hidden by its own instructions, half by other warps.

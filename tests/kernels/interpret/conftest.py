@@ -33,3 +33,14 @@ def small_tiles(monkeypatch):
     plan.plan.cache_clear()
     yield
     plan.plan.cache_clear()
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """Take every tensor for one whose offsets need 64 bits."""
+    from tensorfast.kernels import contraction, indexing
+
+    monkeypatch.setattr(indexing, "NARROW", 0)
+    contraction._walk.cache_clear()
+    yield
+    contraction._walk.cache_clear()

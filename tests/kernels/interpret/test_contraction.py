@@ -128,3 +128,11 @@ def test_the_same_bits_every_time():
     factors = {n: normal((x.shape[n], 8), torch.float32, n) for n in (1, 2)}
     results = [contraction.contract(x, factors, x.new_empty(5, 8)) for _ in range(2)]
     assert torch.equal(*results)
+
+
+@pytest.mark.usefixtures("small_tiles", "wide")
+def test_offsets_of_64_bits():
+    x = normal((6, 8, 5, 9), torch.float32)
+    for view in (x, x.permute(2, 0, 3, 1), x[:1].expand(4, 8, 5, 9)):
+        for kept in [(0,), (2,), (3,), (1, 2)]:
+            check(view, kept, 5)

@@ -69,6 +69,13 @@ def test_gram(shape, dtype, double):
             assert torch.equal(found, found.t())
 
 
+@pytest.mark.usefixtures("wide")
+def test_offsets_of_64_bits(monkeypatch):
+    test_khatri_rao((5, 1, 9), 5, torch.float32)
+    test_contract_partial((3, 40, 4, 5), torch.float32, monkeypatch)
+    test_gram((4, 5, 3, 6), torch.float32, double=False)
+
+
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize(
     ("order", "dtype"),
