@@ -247,7 +247,8 @@ def tiles_for(setting: Setting, chip: Chip) -> tuple[Tile, ...]:
     else:
         tiles = [Tile(64, 32, columns, 4, 3)]
         if setting.mode != "ieee" and not outer:
-            tiles += [Tile(128, 32, columns, 8, 3)]
+            # Where operands are held in registers, fewer of them.
+            tiles += [Tile(128, 32, min(columns, 2 * chip.matrix_rows), 8, 3)]
         elif setting.mode != "ieee" and chip.matrix_rows == 64:
             tiles += [Tile(64, 64, columns, 4, 3)]
     return tuple(_fitting(tile, setting, chip) for tile in tiles)
