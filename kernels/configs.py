@@ -236,7 +236,9 @@ def tiles_for(setting: Setting, chip: Chip) -> tuple[Tile, ...]:
     if not setting.plain and not tensor_cores:
         tiles = [Tile(16, 16, columns, 4, 4) if few else Tile(32, 16, columns, 8, 3)]
     elif few:
-        tiles = [Tile(16, 64 if outer and setting.plain else 32, columns, 4, 4)]
+        # Of half precision a smaller tile has less than 16 bytes for a thread.
+        long = setting.plain and (outer or (setting.itemsize == 2 and tensor_cores))
+        tiles = [Tile(16, 64 if long else 32, columns, 4, 4)]
     elif not setting.plain:
         rows = 64 if setting.mode != "ieee" else 32
         short = setting.itemsize == 8 or (not outer and chip.matrix_rows == 16)
