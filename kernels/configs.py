@@ -101,8 +101,7 @@ class Setting:
     order : int
         Of ``x``.
     plain : bool
-        Whether ``x`` has at most three modes, is loaded 16 bytes at a time, and offsets take 32
-        bits. Else more registers go to them.
+        Whether ``x`` is `indexing.plain`.
     """
 
     sweep: str
@@ -233,8 +232,11 @@ def tiles_for(setting: Setting, chip: Chip) -> tuple[Tile, ...]:
     if setting.mode == "ieee" or not setting.plain:
         columns = min(32, columns)
     tensor_cores = setting.mode != "ieee" or (setting.itemsize == 8 and chip.capability < 100)
-    if not setting.plain and not tensor_cores:
+    if not tensor_cores and setting.itemsize == 8:
+        # A thread holds all terms of its rows and columns.
         tiles = [Tile(16, 16, columns, 4, 4) if few else Tile(32, 16, columns, 8, 3)]
+    elif not tensor_cores and not setting.plain:
+        tiles = [Tile(16, 32, columns, 4, 3) if few else Tile(32, 32, columns, 8, 3)]
     elif few:
         # Of half precision a smaller tile has less than 16 bytes for a thread.
         long = setting.plain and (outer or (setting.itemsize == 2 and tensor_cores))

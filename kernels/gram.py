@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .configs import Tile, arithmetic, rate
 from .devices import ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
-from .indexing import alignment, merged, multiple, offset, span, wide
+from .indexing import alignment, merged, multiple, offset, plain, span, wide
 from .products import product
 
 __all__ = ["cost", "gram", "gram_kernel", "mode_for", "splits_for", "tile_for"]
@@ -86,13 +86,14 @@ def mode_for(dtype: str, out_dtype: str, precision: str, chip: Chip) -> str:
     return arithmetic(dtype, precision, chip)
 
 
-def tile_for(rows: int, mode: str, chip: Chip) -> Tile:
-    """Square blocks, as large as registers allow (``make test-compile``)."""
-    if mode == "ieee":
-        side = 32 if rows <= 32 else 64
-        return Tile(side, 16, side, 4 if side == 32 or chip.capability in (80, 90) else 8, 3)
+def tile_for(rows: int, mode: str, simple: bool, chip: Chip) -> Tile:
+    """Square blocks, as large as registers allow; ``simple`` if `plain`."""
     # Operands in parts do not fit beside the sum of a larger block.
-    side = min(128 if mode == "half" else 64, max(32, 1 << (rows - 1).bit_length()))
+    largest = (128 if mode == "half" else 64) if simple else 32
+    side = min(largest, max(32, 1 << (rows - 1).bit_length()))
+    if mode == "ieee":
+        tensor_cores = chip.capability in (80, 90)
+        return Tile(side, 16, side, 4 if tensor_cores else 8, 3)
     return Tile(side, 32, side, 8 if side == 128 else 4, 3)
 
 
@@ -123,7 +124,7 @@ def gram(
     terms = math.prod(sizes)
     along = ((rows,), (x.stride(mode),))
     unit, at = alignment(x.element_size(), [along, (sizes, strides)])
-    tile = tile_for(rows, how, chip)
+    tile = tile_for(rows, how, plain(tuple(x.shape), x.stride(), x.element_size()), chip)
     parts = splits_for(rows, terms, tile, chip.multiprocessors)
     per_split = -(-terms // (parts * tile.block_k))
     parts = -(-terms // (per_split * tile.block_k))
@@ -154,13 +155,19 @@ def gram(
 
 
 def cost(
-    shape: tuple[int, ...], mode: int, dtype: str, double: bool, precision: str, chip: Chip
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    mode: int,
+    dtype: str,
+    double: bool,
+    precision: str,
+    chip: Chip,
 ) -> tuple[float, float, float]:
     """Flops, bytes and seconds that are expected of a Gram matrix."""
     rows, size = shape[mode], math.prod(shape)
     wide = "float64" if double or dtype == "float64" else "float32"
     how = mode_for(dtype, wide, precision, chip)
-    tile = tile_for(rows, how, chip)
+    tile = tile_for(rows, how, plain(shape, strides, ITEMSIZE[dtype]), chip)
     parts = splits_for(rows, size // rows, tile, chip.multiprocessors)
     flops = float(size * (rows + tile.block_m))
     nbytes = float(size * ITEMSIZE[dtype] + 2 * parts * rows * rows * ITEMSIZE[wide])

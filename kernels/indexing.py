@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-__all__ = ["alignment", "khatri_rao_rows", "merged", "multiple", "offset", "span", "wide"]
+__all__ = ["alignment", "khatri_rao_rows", "merged", "multiple", "offset", "plain", "span", "wide"]
 
 Tuple = tuple[int, ...]
 
@@ -65,6 +65,20 @@ def span(sizes: Tuple, strides: Tuple) -> int:
 def wide(*largest: int) -> bool:
     """Whether lengths or offsets of this size take more than 32 bits."""
     return max(largest) > NARROW
+
+
+def plain(shape: Tuple, strides: Tuple, itemsize: int) -> bool:
+    """Whether a tensor has at most three modes, is loaded 16 bytes at a time, and is not `wide`.
+
+    Of any other, pointers and indices take more registers.
+    """
+    modes = [n for n in range(len(shape)) if shape[n] > 1]
+    fastest = min(modes, key=lambda n: strides[n], default=None)
+    if len(shape) > 3 or fastest is None or strides[fastest] != 1:
+        return False
+    others = (strides[n] for n in modes if n != fastest)
+    aligned = math.gcd(shape[fastest], *others) * itemsize % 16 == 0
+    return aligned and not wide(span(shape, strides))
 
 
 @triton.jit

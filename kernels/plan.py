@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from .configs import Setting, Tile, arithmetic, overhead, rate, tiles_for
 from .devices import IN_CACHE, ITEMSIZE, LAUNCH, REACHED, Chip
-from .indexing import span, wide
+from .indexing import plain
 
 __all__ = ["Plan", "candidates", "expected", "plan"]
 
@@ -124,15 +124,14 @@ def candidates(
     fastest = [n for n in slowest_first if shape[n] > 1][-1:]
     rows_contiguous = bool(fastest) and fastest[0] in kept and strides[fastest[0]] == 1
     mode, itemsize = arithmetic(dtype, precision, chip, rows_contiguous), ITEMSIZE[dtype]
-    aligned = _aligned(shape, strides, itemsize)
-    plain = len(shape) <= 3 and aligned and not wide(span(shape, strides))
+    simple = plain(shape, strides, itemsize)
     results = math.prod(shape[n] for n in rows) * rank
     allowed = max(IN_CACHE, PARTIALS * math.prod(shape) * itemsize / (2 * max(4, itemsize)))
     for cut in range(len(summed)):
         outer, inner = summed[:cut], summed[cut:]
         sweep = "outer" if outer else "inner"
         lengths = [math.prod(shape[n] for n in modes) for modes in (rows, outer, inner)]
-        setting = Setting.of(lengths[0], rank, mode, itemsize, sweep, len(shape), plain)
+        setting = Setting.of(lengths[0], rank, mode, itemsize, sweep, len(shape), simple)
         for tile in tiles(setting, chip):
             k_blocks = -(-lengths[2] // tile.block_k)
             blocks = -(-lengths[0] // tile.block_m) * -(-rank // tile.block_r)
@@ -161,16 +160,6 @@ def candidates(
                     nbytes,
                     seconds,
                 )
-
-
-def _aligned(shape: Ints, strides: Ints, itemsize: int) -> bool:
-    """Whether 16 bytes at a time can be loaded, as far as that is up to sizes and strides."""
-    modes = [n for n in range(len(shape)) if shape[n] > 1]
-    fastest = min(modes, key=lambda n: strides[n], default=None)
-    if fastest is None or strides[fastest] != 1:
-        return False
-    others = (strides[n] for n in modes if n != fastest)
-    return math.gcd(shape[fastest], *others) * itemsize % 16 == 0
 
 
 def _predicted(

@@ -141,7 +141,7 @@ def _load() -> Callable[..., Tensor]:
 def _triton_cost(p: _dispatch.Problem, precision: str, chip: Chip) -> tuple[float, float, float]:
     from ..kernels.gram import cost
 
-    return cost(p.shape, p.mode, p.dtype, p.double, precision, chip)
+    return cost(p.shape, p.strides, p.mode, p.dtype, p.double, precision, chip)
 
 
 _dispatch.describe("gram", _described)

@@ -102,7 +102,8 @@ def test_large_tensors_are_read_once_and_fill_the_chip(shape, rank):
 def test_every_tile_that_may_be_chosen_is_valid(chip, dtype, precision, sweep, data):
     mode = arithmetic(dtype, precision, chip, data.draw(st.booleans()))
     rows, rank, order = data.draw(st.tuples(st.integers(1, 10**6), ranks, st.integers(2, 8)))
-    setting = Setting.of(rows, rank, mode, ITEMSIZE[dtype], sweep, order)
+    plain = order <= 3 and data.draw(st.booleans())
+    setting = Setting.of(rows, rank, mode, ITEMSIZE[dtype], sweep, order, plain)
     tiles = tiles_for(setting, chip)
     assert tiles
     for tile in tiles:
