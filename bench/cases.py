@@ -9,18 +9,19 @@ from typing import NamedTuple
 import torch
 
 from tensorfast.kernels import contraction, gram, khatri_rao, mttkrp, partial, slab, ttm
-from tensorfast.kernels.devices import CHIPS
+from tensorfast.kernels.devices import CHIPS, ITEMSIZE
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 PRECISIONS = ("ieee", "tf32", "bf16")
 
-#: Shapes, and their modes as they lie in memory, the slowest first: multiples of 16 and others;
-#: modes short, of length 1, and so long that rows or terms pass 2^31; orders 2 to 5.
+#: Shapes, and their modes as they lie in memory, the slowest first: orders 2 to 5; multiples of 16
+#: and others, the fifth order, whose indices are the hardest, among these; modes short, of length
+#: 1, and so long that rows or terms pass 2^31.
 LAYOUTS = [
     ((64, 64, 64), (0, 1, 2)),
     ((512, 512, 512), (0, 1, 2)),
     ((64, 48, 32, 80), (0, 1, 2, 3)),
-    ((16, 32, 16, 32, 48), (2, 0, 4, 1, 3)),
+    ((15, 33, 17, 31, 45), (2, 0, 4, 1, 3)),
     ((16, 2000, 304), (0, 1, 2)),
     ((2000, 16, 304), (0, 1, 2)),
     ((2000, 304, 16), (0, 1, 2)),
@@ -29,6 +30,8 @@ LAYOUTS = [
     ((1000, 20, 5), (0, 2, 1)),
     ((30, 1, 20, 10), (3, 1, 0, 2)),
     ((50, 24), (0, 1)),
+    ((16, 304), (0, 1)),
+    ((12, 500), (1, 0)),
     ((65536, 4, 65536), (0, 1, 2)),
 ]
 
@@ -71,22 +74,21 @@ class Case(NamedTuple):
     def wide(self):
         """Whether the array that decides the time can be read, or written, 16 bytes at a time.
 
-        Only where no other array can, so that what is found in the code is known to belong to it.
+        Only where no other array can, so that what is found in the code is known to belong to it;
+        but for what is streamed, where that is a multiple of the rank as all others are.
         """
-        divisible = [n % 16 == 0 for n in self.shape]
-        if self.op == "khatri_rao":
-            return self.rank % 16 == 0
+        unit = 16 // ITEMSIZE[self.dtype]
+        if self.op in ("khatri_rao", "contract_partial"):
+            return self.rank % unit == 0
+        aligned = all(n % unit == 0 for n in self.shape)
         if self.op in ("gram", "gram in double"):
-            return all(divisible)
-        if self.op == "contract_partial":
-            divisible = divisible[self.modes[-1] + 1 :] or [False]
+            return aligned
         if self.op == "slab_pass":
             # What lies side by side must neither belong to different slabs, nor be walked by a
             # group in another order.
             mode, *group = self.modes
-            if self.order[-1] == mode or self.order[-1] in group[:-1]:
-                return False
-        return self.rank > 1 and self.rank % 16 > 0 and all(divisible)
+            aligned &= self.order[-1] != mode and self.order[-1] not in group[:-1]
+        return aligned and self.rank % (16 // ITEMSIZE[_computing(self.dtype)]) > 0
 
     def run(self, capability):
         """Make the call.
@@ -163,8 +165,18 @@ OPERATIONS = {
 }
 
 
-def _modes(op, ndim):
-    """Yield every choice of modes that an operation takes."""
+def modes_of(op, ndim):
+    """Yield every choice of modes that an operation takes.
+
+    Parameters
+    ----------
+    op : str
+    ndim : int
+
+    Yields
+    ------
+    tuple of int
+    """
     every = range(ndim)
     if op in ("mttkrp", "ttm", "gram", "gram in double"):
         yield from itertools.combinations(every, 1)
@@ -196,5 +208,7 @@ def cases():
             continue
         ranks = (0,) if op.startswith("gram") else RANKS
         precisions = ("ieee",) if streaming or dtype == "float64" else PRECISIONS
-        for modes, rank, precision in itertools.product(_modes(op, len(shape)), ranks, precisions):
+        for modes, rank, precision in itertools.product(
+            modes_of(op, len(shape)), ranks, precisions
+        ):
             yield Case(op, shape, order, modes, rank, dtype, precision)

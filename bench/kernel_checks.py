@@ -23,6 +23,8 @@ UNIT_ROWS, UNIT_WARPS = 64, 4
 #: What a mode leaves out of a term at most, relative to it, by the user's ``precision``.
 PROMISED = {"ieee": 2.0**-24, "tf32": 2.0**-10, "bf16": 2.0**-7}
 
+PTX_TYPES = {"float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+
 _SHAPE = re.compile(r"\.m(\d+)n(\d+)k(\d+)")
 _KIND = re.compile(r"\.kind::(\w+)|\.(\w+)\.\2")
 
@@ -119,15 +121,10 @@ def _operands(launch, report):
     mode, found = launch.configuration.mode, kinds(report)
     if mode is None or not found:
         return None
-    if launch.configuration.dtypes[-1] == "float64":
-        meant = "f64"
-    elif mode == "half":
-        meant = {"float16": "f16", "bfloat16": "bf16"}[launch.configuration.dtypes[0]]
-    else:
-        meant = "tf32" if mode == "tf32" else "bf16"
-    # Blackwell's instruction is the same for both halves.
-    wanted = {"f16"} if "tcgen05" in next(iter(report.products)) and "16" in meant else {meant}
-    if found != wanted:
+    stored, computing = launch.configuration.dtypes
+    as_stored = {"ieee": computing, "half": stored}.get(mode)
+    meant = PTX_TYPES[as_stored] if as_stored else "tf32" if mode == "tf32" else "bf16"
+    if any(meant not in kind.split(" or ") for kind in found):
         return f"multiplies {' and '.join(sorted(found))}; `{mode}` means {meant}"
     return None
 
@@ -142,10 +139,10 @@ def kinds(report):
     Returns
     -------
     set of str
-        As PTX calls them.
+        As PTX calls them; ``"f16 or bf16"`` where the instruction does not tell.
     """
     matches = map(_KIND.search, report.products)
-    return {match[1] or match[2] for match in matches}
+    return {{"f16": "f16 or bf16"}.get(match[1], match[1]) or match[2] for match in matches}
 
 
 def _products(launch, report):

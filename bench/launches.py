@@ -2,9 +2,9 @@
 
 The grid is walked on tensors without data, and launches are noted instead of made. Of each distinct
 configuration (GPU, kernel, types, tile, arithmetic) two launches are kept to be compiled: the
-simplest on data that admits 16-byte loads, and the one with the most indices to unravel. Besides,
-one for every other structure of arguments (how many modes there are, which sizes are 1), as each is
-a program of its own to Triton.
+simplest on data that admits 16-byte loads, and the one with the most indices to unravel, on data
+that admits the narrowest loads. Besides, one for every other structure of arguments (how many modes
+there are, what lies side by side), as each is a program of its own to Triton.
 """
 
 import concurrent.futures
@@ -34,8 +34,11 @@ SIDES = {
     "contract_partial_kernel": ("BLOCK_Q", "BLOCK_G"),
 }
 
-#: What a heuristic decides besides block sizes; other constants are told of the data.
+#: What a heuristic decides besides block sizes.
 DECIDED = ("PRECISION", "SWEEP", "WIDE", "num_warps", "num_stages", "maxnreg")
+
+#: Constants that are only numbers in a loop. The others tell of the data, as sizes and strides do.
+LENGTHS = ("TOGETHER",)
 
 #: Launches that are compiled before they are disassembled together.
 TOGETHER = 16
@@ -96,11 +99,14 @@ class Launch(NamedTuple):
         Which makes the launch.
     structure : tuple
         The arguments, as far as Triton makes another program of others.
+    known : tuple of (str, object)
+        What the kernel is told of sizes and strides as constants.
     """
 
     configuration: Configuration
     case: Case
     structure: tuple
+    known: tuple
 
     def __str__(self):
         """Name the configuration and the call."""
@@ -110,6 +116,11 @@ class Launch(NamedTuple):
     def indices(self):
         """Numbers that take part in unravelling indices."""
         return sum(len(part) for part in self.structure if isinstance(part, tuple))
+
+    @property
+    def unit(self):
+        """Neighbours in memory that are moved as one, as far as the kernel is told."""
+        return dict(self.known).get("UNIT", 1)
 
 
 def note(case, capability):
@@ -129,15 +140,18 @@ def note(case, capability):
         case.run(capability)
     ((kernel, args, options),) = seen
     dtypes = [str(a.dtype).removeprefix("torch.") for a in args if isinstance(a, torch.Tensor)]
-    decided = [(k, v) for k, v in options.items() if k in DECIDED or k.startswith("BLOCK_")]
-    configuration = Configuration(
-        capability, kernel.__name__, tuple(dtypes[:2]), tuple(sorted(decided))
-    )
+    decided, known = [], []
+    for option in sorted(options.items()):
+        if option[0] in DECIDED or option[0].startswith("BLOCK_"):
+            decided.append(option)
+        elif option[0] not in LENGTHS:
+            known.append(option)
+    configuration = Configuration(capability, kernel.__name__, tuple(dtypes[:2]), tuple(decided))
     structure = [
         _structure(value, not parameter.do_not_specialize)
         for value, parameter in zip(args, kernel.params, strict=False)
     ]
-    return Launch(configuration, case, tuple(structure))
+    return Launch(configuration, case, tuple(structure), tuple(known))
 
 
 def _structure(value, special):
@@ -170,8 +184,8 @@ def chosen(capabilities=tuple(CHIPS), processes=None):
             launches += kept
             structures = others | structures
             walked += count
-    seen = {(k.kernel, k.get("SWEEP"), structure) for k, _, structure in launches}
-    launches += [launch for key, launch in structures.items() if key not in seen]
+    seen = {program for launch in launches for program in _programs(launch)}
+    launches += dict.fromkeys(launch for key, launch in structures.items() if key not in seen)
     return launches, walked
 
 
@@ -182,13 +196,21 @@ def _walk(capability):
         launch = note(case, capability)
         walked += 1
         key = launch.configuration
-        _keep(hardest, key, launch, launch.indices)
+        _keep(hardest, key, launch, (launch.indices, -launch.unit))
         if case.wide:
             # How many columns are multiplied has no part in how the data are loaded.
             _keep(simplest, key.without("BLOCK_R"), launch, -launch.indices)
-        structures.setdefault((key.kernel, key.get("SWEEP"), launch.structure), launch)
+        for program in _programs(launch):
+            structures.setdefault(program, launch)
     kept = dict.fromkeys(launch for _, launch in [*hardest.values(), *simplest.values()])
     return list(kept), structures, walked
+
+
+def _programs(launch):
+    """Yield what, besides the configuration, is to occur in a launch that is compiled."""
+    key = launch.configuration
+    yield key.kernel, key.get("SWEEP"), launch.structure
+    yield key.kernel, launch.known
 
 
 def _keep(best, key, launch, score):
