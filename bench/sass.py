@@ -35,6 +35,7 @@ FAMILIES = {
         "DFMA": r"DFMA",
         "wide loads": r"LDG.*\.(128|256)\b|UTMALDG",
         "loads": r"LDG|UTMALDG",
+        "stores": r"STG",
         "wide stores": r"STG.*\.(128|256)\b",
         "spills": r"LDL|STL",
     }.items()
