@@ -1,10 +1,12 @@
 """Every configuration that the kernels' heuristics ask for over a grid of problems, compiled.
 
 The grid is walked on tensors without data, and launches are noted instead of made. Of each distinct
-configuration (GPU, kernel, types, tile, arithmetic) two launches are kept to be compiled: the
-simplest on data that admits 16-byte loads, and the one with the most indices to unravel, on data
-that admits the narrowest loads. Besides, one for every other structure of arguments (how many modes
-there are, what lies side by side), as each is a program of its own to Triton.
+configuration (GPU, kernel, types, tile, arithmetic) the launch with the most indices to unravel is
+kept to be compiled, on data that admit only narrow loads if there are any: it takes the most
+registers. The loads are read off the simplest launch on data that admit 16-byte ones, and besides
+there is one with 64-bit offsets. These two are not wanted for every arithmetic or number of
+columns: see `_walk`. At last, one for every other structure of arguments (how many modes there are,
+what lies side by side), as each is a program of its own to Triton.
 """
 
 import concurrent.futures
@@ -35,7 +37,7 @@ SIDES = {
 }
 
 #: What a heuristic decides besides block sizes.
-DECIDED = ("PRECISION", "SWEEP", "WIDE", "num_warps", "num_stages", "maxnreg")
+DECIDED = ("PRECISION", "SWEEP", "num_warps", "num_stages", "maxnreg")
 
 #: Constants that are only numbers in a loop. The others tell of the data, as sizes and strides do.
 LENGTHS = ("TOGETHER",)
@@ -74,9 +76,9 @@ class Configuration:
         """Return an option, None where the kernel has none of that name."""
         return dict(self.options).get(option)
 
-    def without(self, option):
-        """Return the same configuration but for an option."""
-        return replace(self, options=tuple(o for o in self.options if o[0] != option))
+    def without(self, *options):
+        """Return the same configuration but for some options."""
+        return replace(self, options=tuple(o for o in self.options if o[0] not in options))
 
     @property
     def mode(self):
@@ -117,10 +119,9 @@ class Launch(NamedTuple):
         """Numbers that take part in unravelling indices."""
         return sum(len(part) for part in self.structure if isinstance(part, tuple))
 
-    @property
-    def unit(self):
-        """Neighbours in memory that are moved as one, as far as the kernel is told."""
-        return dict(self.known).get("UNIT", 1)
+    def told(self, constant, default):
+        """Return what the kernel is told of the data."""
+        return dict(self.known).get(constant, default)
 
 
 def note(case, capability):
@@ -191,19 +192,28 @@ def chosen(capabilities=tuple(CHIPS), processes=None):
 
 def _walk(capability):
     """Choose what to compile for one GPU: by configuration, and one of every structure."""
-    walked, hardest, simplest, structures = 0, {}, {}, {}
+    walked, hardest, simplest, longest, structures = 0, {}, {}, {}, {}
     for case in cases():
         launch = note(case, capability)
         walked += 1
-        key = launch.configuration
-        _keep(hardest, key, launch, (launch.indices, -launch.unit))
-        if case.wide:
-            # How many columns are multiplied has no part in how the data are loaded.
-            _keep(simplest, key.without("BLOCK_R"), launch, -launch.indices)
+        key, long = launch.configuration, launch.told("WIDE", False)
+        _keep(hardest, key, launch, (not long, launch.indices, -launch.told("UNIT", 1)))
+        if case.wide and (case.precision == "ieee" or capability == 90):
+            # How many columns are multiplied has no part in how the data are loaded; nor has the
+            # arithmetic, but where the matrix unit takes an operand in a layout of its own.
+            _keep(simplest, key.without("BLOCK_R"), launch, (not long, -launch.indices))
+        if long and case.precision == "ieee":
+            # Of all arithmetics that which holds the most parts.
+            _keep(longest, key, launch, launch.indices)
         for program in _programs(launch):
             structures.setdefault(program, launch)
-    kept = dict.fromkeys(launch for _, launch in [*hardest.values(), *simplest.values()])
-    return list(kept), structures, walked
+    best = itertools.chain.from_iterable(map(dict.values, (hardest, simplest, longest)))
+    return list(dict.fromkeys(launch for _, launch in best)), structures, walked
+
+
+def _keep(best, key, launch, score):
+    if key not in best or best[key][0] < score:
+        best[key] = score, launch
 
 
 def _programs(launch):
@@ -211,11 +221,6 @@ def _programs(launch):
     key = launch.configuration
     yield key.kernel, key.get("SWEEP"), launch.structure
     yield key.kernel, launch.known
-
-
-def _keep(best, key, launch, score):
-    if key not in best or best[key][0] < score:
-        best[key] = score, launch
 
 
 def compiled(launches, processes=None):
