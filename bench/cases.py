@@ -38,6 +38,9 @@ LAYOUTS = [
 #: Of each block of columns a width that 16 divides, and one that it does not.
 RANKS = (1, 5, 16, 17, 32, 50, 64, 500, 512)
 
+#: Besides, of Khatri-Rao products, whose blocks are no wider than they are.
+FEW = (2, 3, 4, 8)
+
 
 class Case(NamedTuple):
     """One call of an operation, as plain data.
@@ -206,7 +209,7 @@ def cases():
         if streaming and (dtype != _computing(dtype) or order != tuple(range(len(shape)))):
             # Made by our own kernels, in the computing type and in C order.
             continue
-        ranks = (0,) if op.startswith("gram") else RANKS
+        ranks = (0,) if op.startswith("gram") else RANKS + FEW * (op == "khatri_rao")
         precisions = ("ieee",) if streaming or dtype == "float64" else PRECISIONS
         for modes, rank, precision in itertools.product(
             modes_of(op, len(shape)), ranks, precisions

@@ -7,10 +7,9 @@ import math
 import re
 
 from bench.splitting import IEEE, MODES
-from tensorfast.kernels.configs import products_of
 from tensorfast.kernels.devices import CHIPS, ITEMSIZE
 
-__all__ = ["faults", "kinds", "meant_unit", "times_multiplied"]
+__all__ = ["faults", "kinds", "meant_unit", "products_of", "times_multiplied"]
 
 #: Bytes of the widest load of a thread on every chip.
 WIDE = 16
@@ -154,6 +153,20 @@ def _products(launch, report):
     if found == 0 or found % wanted:
         return f"multiplies each tile {found:g} times; `{mode}` takes {wanted}, or a multiple"
     return None
+
+
+def products_of(mode):
+    """Return how many products of parts a product takes.
+
+    Parameters
+    ----------
+    mode : str
+
+    Returns
+    -------
+    int
+    """
+    return 1 if mode == "ieee" else len(MODES[mode].pairs)
 
 
 def times_multiplied(configuration, report):

@@ -11,11 +11,10 @@ from pathlib import Path
 import triton
 
 from bench.cases import Case
-from bench.kernel_checks import meant_unit, times_multiplied
+from bench.kernel_checks import meant_unit, products_of, times_multiplied
 from bench.launches import compiled, note
 from bench.splitting import between
 from bench.tables import table
-from tensorfast.kernels.configs import products_of
 from tensorfast.kernels.devices import CHIPS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"

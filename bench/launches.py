@@ -5,8 +5,8 @@ configuration (GPU, kernel, types, tile, arithmetic) the launch with the most in
 kept to be compiled, on data that admit only narrow loads if there are any: it takes the most
 registers. The loads are read off the simplest launch on data that admit 16-byte ones, and besides
 there is one with 64-bit offsets. These two are not wanted for every arithmetic or number of
-columns: see `_walk`. At last, one for every other structure of arguments (how many modes there are,
-what lies side by side), as each is a program of its own to Triton.
+columns: see `_walk`. At last, whatever an argument can look like (how many modes there are, what
+lies side by side) occurs in some launch.
 """
 
 import concurrent.futures
@@ -217,10 +217,10 @@ def _keep(best, key, launch, score):
 
 
 def _programs(launch):
-    """Yield what, besides the configuration, is to occur in a launch that is compiled."""
+    """Yield what, besides the configuration, is to occur in some launch that is compiled."""
     key = launch.configuration
-    yield key.kernel, key.get("SWEEP"), launch.structure
-    yield key.kernel, launch.known
+    for part in (*enumerate(launch.structure), *launch.known):
+        yield key.kernel, key.get("SWEEP"), part
 
 
 def compiled(launches, processes=None):
