@@ -179,20 +179,20 @@ def chosen(capabilities=tuple(CHIPS), processes=None):
     walked : int
         Launches that the grid makes.
     """
-    launches, structures, walked = [], {}, 0
+    launches, looks, walked = [], {}, 0
     with _pool(processes) as pool:
         for kept, others, count in pool.map(_walk, capabilities):
             launches += kept
-            structures = others | structures
+            looks = others | looks
             walked += count
-    seen = {program for launch in launches for program in _programs(launch)}
-    launches += dict.fromkeys(launch for key, launch in structures.items() if key not in seen)
+    seen = {look for launch in launches for look in _looks(launch)}
+    launches += dict.fromkeys(launch for key, launch in looks.items() if key not in seen)
     return launches, walked
 
 
 def _walk(capability):
-    """Choose what to compile for one GPU: by configuration, and one of every structure."""
-    walked, hardest, simplest, longest, structures = 0, {}, {}, {}, {}
+    """Choose what to compile for one GPU: by configuration, and by the looks of arguments."""
+    walked, hardest, simplest, longest, looks = 0, {}, {}, {}, {}
     for case in cases():
         launch = note(case, capability)
         walked += 1
@@ -205,10 +205,10 @@ def _walk(capability):
         if long and case.precision == "ieee":
             # Of all arithmetics that which holds the most parts.
             _keep(longest, key, launch, launch.indices)
-        for program in _programs(launch):
-            structures.setdefault(program, launch)
+        for look in _looks(launch):
+            looks.setdefault(look, launch)
     best = itertools.chain.from_iterable(map(dict.values, (hardest, simplest, longest)))
-    return list(dict.fromkeys(launch for _, launch in best)), structures, walked
+    return list(dict.fromkeys(launch for _, launch in best)), looks, walked
 
 
 def _keep(best, key, launch, score):
@@ -216,8 +216,8 @@ def _keep(best, key, launch, score):
         best[key] = score, launch
 
 
-def _programs(launch):
-    """Yield what, besides the configuration, is to occur in some launch that is compiled."""
+def _looks(launch):
+    """Yield how each argument looks to Triton."""
     key = launch.configuration
     for part in (*enumerate(launch.structure), *launch.known):
         yield key.kernel, key.get("SWEEP"), part
