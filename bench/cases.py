@@ -1,9 +1,10 @@
-"""The grid of problems over which the kernels' heuristics are walked, as plain data.
+"""The problems over which the kernels' heuristics are walked, as plain data: a grid, and others.
 
 Tensors are on torch's meta device: a call computes shapes, strides and what to launch, no number.
 """
 
 import itertools
+import random
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,10 @@ RANKS = (1, 5, 16, 17, 32, 50, 64, 500, 512)
 
 #: Besides, of Khatri-Rao products, whose blocks are no wider than they are.
 FEW = (2, 3, 4, 8)
+
+#: Problems at random. They find 0 to 5 configurations a GPU more than the grid; as many again find
+#: at most one more.
+DRAWN = 12000
 
 
 class Case(NamedTuple):
@@ -81,7 +86,7 @@ class Case(NamedTuple):
         but for what is streamed, where that is a multiple of the rank as all others are.
         """
         unit = 16 // ITEMSIZE[self.dtype]
-        if self.op in ("khatri_rao", "contract_partial"):
+        if self.op in STREAMING:
             return self.rank % unit == 0
         aligned = all(n % unit == 0 for n in self.shape)
         if self.op in ("gram", "gram in double"):
@@ -168,6 +173,10 @@ OPERATIONS = {
 }
 
 
+#: What reads results of the kernels, or factors, in the computing type and in C order.
+STREAMING = ("khatri_rao", "contract_partial")
+
+
 def modes_of(op, ndim):
     """Yield every choice of modes that an operation takes.
 
@@ -198,16 +207,15 @@ def modes_of(op, ndim):
 
 
 def cases():
-    """Yield every problem of the grid.
+    """Yield every problem of the grid, and as many at random as find what the grid is too coarse for.
 
     Yields
     ------
     Case
     """
     for (shape, order), dtype, op in itertools.product(LAYOUTS, DTYPES, OPERATIONS):
-        streaming = op in ("khatri_rao", "contract_partial")
+        streaming = op in STREAMING
         if streaming and (dtype != _computing(dtype) or order != tuple(range(len(shape)))):
-            # Made by our own kernels, in the computing type and in C order.
             continue
         ranks = (0,) if op.startswith("gram") else RANKS + FEW * (op == "khatri_rao")
         precisions = ("ieee",) if streaming or dtype == "float64" else PRECISIONS
@@ -215,3 +223,29 @@ def cases():
             modes_of(op, len(shape)), ranks, precisions
         ):
             yield Case(op, shape, order, modes, rank, dtype, precision)
+    yield from drawn(DRAWN, seed=0)
+
+
+def drawn(count, seed):
+    """Yield problems at random: orders 2 to 5, lengths from 1, any rank up to 512.
+
+    Parameters
+    ----------
+    count, seed : int
+
+    Yields
+    ------
+    Case
+    """
+    draw = random.Random(seed)
+    for _ in range(count):
+        ndim = draw.randint(2, 5)
+        order = tuple(draw.sample(range(ndim), ndim))
+        shape = tuple(int(2 ** draw.uniform(0, 26 / ndim)) for _ in order)
+        op = draw.choice([op for op in OPERATIONS if any(modes_of(op, ndim))])
+        dtype, precision = draw.choice(DTYPES), draw.choice(PRECISIONS)
+        if op in STREAMING:
+            order, dtype = tuple(range(ndim)), _computing(dtype)
+        modes = draw.choice(list(modes_of(op, ndim)))
+        rank = 0 if op.startswith("gram") else draw.randint(1, 512)
+        yield Case(op, shape, order, modes, rank, dtype, precision)

@@ -1,6 +1,6 @@
 """Every configuration that the kernels' heuristics ask for over a grid of problems, compiled.
 
-The grid is walked on tensors without data, and launches are noted instead of made. Of each distinct
+The problems are walked on tensors without data, and launches are noted instead of made. Of each distinct
 configuration (GPU, kernel, types, tile, arithmetic) the launch with the most indices to unravel is
 kept to be compiled, on data that admit only narrow loads if there are any: it takes the most
 registers. The loads are read off the simplest launch on data that admit 16-byte ones, and besides
@@ -165,7 +165,7 @@ def _structure(value, special):
 
 
 def chosen(capabilities=tuple(CHIPS), processes=None):
-    """Walk the grid, and choose what to compile.
+    """Walk all problems, and choose what to compile.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def chosen(capabilities=tuple(CHIPS), processes=None):
     -------
     launches : list of Launch
     walked : int
-        Launches that the grid makes.
+        How many problems there are, over all GPUs.
     """
     launches, looks, walked = [], {}, 0
     with _pool(processes) as pool:
