@@ -207,7 +207,7 @@ def modes_of(op, ndim):
 
 
 def cases():
-    """Yield every problem of the grid, and as many at random as find what the grid is too coarse for.
+    """Yield every problem of the grid, and some at random for what it is too coarse for.
 
     Yields
     ------

@@ -83,7 +83,7 @@ def cells(launch, report):
         f"{report.shared / 1024:.1f} KiB",
         _tensor_cores(key, report),
         str(counts["DFMA" if key.dtypes[-1] == "float64" else "FFMA"]),
-        f"{counts[f'wide {moved}']} of {counts[moved]}",
+        f"{counts[f'16-byte {moved}']} of {counts[moved]}",
         str(counts["spills"]),
     ]
 

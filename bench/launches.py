@@ -1,11 +1,11 @@
 """Every configuration that the kernels' heuristics ask for over a grid of problems, compiled.
 
-The problems are walked on tensors without data, and launches are noted instead of made. Of each distinct
-configuration (GPU, kernel, types, tile, arithmetic) the launch with the most indices to unravel is
-kept to be compiled, on data that admit only narrow loads if there are any: it takes the most
-registers. The loads are read off the simplest launch on data that admit 16-byte ones, and besides
-there is one with 64-bit offsets. These two are not wanted for every arithmetic or number of
-columns: see `_walk`. At last, whatever an argument can look like (how many modes there are, what
+The problems are walked on tensors without data, and launches are noted instead of made. Of each
+distinct configuration (GPU, kernel, types, tile, arithmetic) the launch with the most indices to
+unravel is kept to be compiled, on data that admit only narrow loads if there are any: it takes the
+most registers. The loads are read off the simplest launch on data that admit 16-byte ones, and
+besides there is one with 64-bit offsets. These two are not wanted for every arithmetic or number
+of columns: see `_walk`. At last, whatever an argument can look like (how many modes there are, what
 lies side by side) occurs in some launch.
 """
 
