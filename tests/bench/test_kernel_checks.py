@@ -110,7 +110,7 @@ FAULTY = [
     (
         launch(120, dtype="float16", mode="ieee", tile=(16, 16, 32)),
         report(120, FFMA=64),
-        "its tile gives a thread 4 bytes of what is contiguous; it should be 8",
+        "its tile gives a thread 4 bytes of contiguous data; expected at least 8",
     ),
     (launch(), "Error: no", "Triton refuses it: Error: no"),
 ]
