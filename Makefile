@@ -1,17 +1,24 @@
 PYTHON ?= python3
 VENV   ?= .venv
+# Another Triton than that of constraints.txt gets an environment of its own.
+ifdef TRITON
+override VENV := $(VENV)-triton-$(TRITON)
+endif
 PY      = $(VENV)/bin/python
-READY   = $(VENV)/.dev-ready
+READY   = $(VENV)/.$(if $(TRITON),test,dev)-ready
 # The demo needs little, and is content with more where that is there already.
 DEMO    = $(or $(wildcard $(READY)),$(VENV)/.demo-ready)
 
 help:                   ## list the tasks
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 demo: $(DEMO)           ## decompose a hyperspectral image, and draw what was found
 	$(PY) examples/indian_pines.py
 test: $(READY)          ## tests and doctests, with coverage
-	$(PY) -m pytest --cov
+	$(PY) -m pytest --cov --ignore=tests/kernels/compile
 	TRITON_INTERPRET=1 $(PY) -m pytest tests/kernels/interpret
+	$(PY) -m pytest tests/kernels/compile
+test-compile: $(READY)  ## only the kernels, compiled for GPUs that are not there (TRITON=3.6.0)
+	$(PY) -m pytest tests/kernels/compile
 test-interpret: $(READY) ## only the kernels, under Triton's interpreter
 	TRITON_INTERPRET=1 $(PY) -m pytest tests/kernels/interpret
 test-slow: $(READY)     ## only the tests that take long, or many gigabytes
@@ -31,10 +38,12 @@ wheel: $(READY)         ## sdist and wheel, in dist/
 clean:                  ## remove what the tasks made, but not the virtual environment
 	rm -rf build dist *.egg-info .coverage .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-# A mark for each set of extras that was installed.
+# A mark for each set of extras that was installed. torch for CUDA asks for one version of Triton and
+# works with others.
 $(VENV)/.%-ready: constraints.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	$(if $(TRITON),$(PY) -m pip install --quiet --disable-pip-version-check --no-deps triton==$(TRITON))
 	touch $@
 
-.PHONY: help demo test test-interpret test-slow test-gpu lint format type bench wheel clean
+.PHONY: help demo test test-compile test-interpret test-slow test-gpu lint format type bench wheel clean

@@ -33,9 +33,12 @@ FAMILIES = {
         "DMMA": r"DMMA",
         "FFMA": r"FFMA",
         "DFMA": r"DFMA",
-        "wide loads": r"LDG.*\.(128|256)\b|UTMALDG",
         "loads": r"LDG|UTMALDG",
-        "wide stores": r"STG.*\.(128|256)\b",
+        "8-byte loads": r"LDG.*\.64\b",
+        "16-byte loads": r"LDG.*\.(128|256)\b|UTMALDG",
+        "stores": r"STG",
+        "8-byte stores": r"STG.*\.64\b",
+        "16-byte stores": r"STG.*\.(128|256)\b",
         "spills": r"LDL|STL",
     }.items()
 }

@@ -1,0 +1,147 @@
+"""What the kernels take of each GPU on typical problems: the tables of ``docs/kernels.md``.
+
+``python -m bench.kernel_table`` compiles and writes them, ``--check`` tells whether they are out of
+date. All numbers are the compiler's, so the page names its version.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import triton
+
+from bench.cases import Case
+from bench.kernel_checks import meant_unit, products_of, times_multiplied
+from bench.launches import compiled, note
+from bench.splitting import between
+from bench.tables import table
+from tensorfast.kernels.devices import CHIPS
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"
+
+#: What is stored, and the user's precision.
+ARITHMETICS = (
+    ("float32", "ieee"),
+    ("float32", "tf32"),
+    ("float32", "bf16"),
+    ("bfloat16", "ieee"),
+    ("float16", "ieee"),
+    ("float64", "ieee"),
+)
+
+CUBE, C_ORDER = (512, 512, 512), (0, 1, 2)
+
+#: Calls by the name of their table: operation, modes, rank, arithmetics.
+CALLS = {
+    "mttkrp-first": ("mttkrp", (0,), 32, ARITHMETICS),
+    "mttkrp-last": ("mttkrp", (2,), 32, ARITHMETICS),
+    "ttm": ("ttm", (0,), 64, ARITHMETICS[:3]),
+    "slab": ("slab_pass", (0, 1), 32, ARITHMETICS),
+    "gram": ("gram", (0,), 0, ARITHMETICS),
+    "partial": ("contract_partial", (1,), 32, (ARITHMETICS[0], ARITHMETICS[-1])),
+    "khatri-rao": ("khatri_rao", (1, 2), 32, (ARITHMETICS[0], ARITHMETICS[-1])),
+}
+
+HEAD = [
+    "stored",
+    "`precision`",
+    "GPU",
+    "mode",
+    "tile",
+    "warps",
+    "registers",
+    "shared memory",
+    "tensor cores",
+    "multiply-adds",
+    "16-byte loads",
+    "spills",
+]
+
+
+def cells(launch, report):
+    """Return a row of a table.
+
+    Parameters
+    ----------
+    launch : bench.launches.Launch
+    report : bench.sass.Report
+
+    Returns
+    -------
+    list of str
+    """
+    key, counts = launch.configuration, report.counts
+    moved = "stores" if key.kernel == "khatri_rao_kernel" else "loads"
+    return [
+        launch.case.dtype,
+        f'`"{launch.case.precision}"`',
+        f"sm_{key.capability}",
+        f"`{key.mode}`" if key.mode else "",
+        " x ".join(map(str, key.sides)),
+        str(report.warps),
+        str(report.registers),
+        f"{report.shared / 1024:.1f} KiB",
+        _tensor_cores(key, report),
+        str(counts["DFMA" if key.dtypes[-1] == "float64" else "FFMA"]),
+        f"{counts[f'16-byte {moved}']} of {counts[moved]}",
+        str(counts["spills"]),
+    ]
+
+
+def _tensor_cores(key, report):
+    """Name the instructions, and how often warps repeat each other's products."""
+    unit = meant_unit(key)
+    if unit is None or not report.products:
+        return ""
+    times = times_multiplied(key, report) / products_of(key.mode)
+    return f"{report.counts[unit]} {unit}" + ("" if times == 1 else f", {times:g} times the work")
+
+
+def rows():
+    """Compile all calls.
+
+    Returns
+    -------
+    dict of str to str
+        The tables by name.
+    """
+    launches = {
+        name: [
+            note(Case(op, CUBE, C_ORDER, modes, rank, dtype, precision), capability)
+            for dtype, precision in arithmetics
+            for capability in CHIPS
+        ]
+        for name, (op, modes, rank, arithmetics) in CALLS.items()
+    }
+    reports = compiled(list({launch for several in launches.values() for launch in several}))
+    return {
+        name: table(HEAD, [cells(launch, reports[launch]) for launch in several])
+        for name, several in launches.items()
+    }
+
+
+def written():
+    """Return the page as it should be.
+
+    Returns
+    -------
+    str
+    """
+    text = between(PAGE.read_text(encoding="utf-8"), "compiler", f"Triton {triton.__version__}")
+    for name, content in rows().items():
+        text = between(text, name, content)
+    return text
+
+
+def main():
+    """Write the page, or compare with it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    if not parser.parse_args().check:
+        PAGE.write_text(written(), encoding="utf-8")
+    elif written() != PAGE.read_text(encoding="utf-8"):
+        sys.exit(f"{PAGE.name} is out of date: python -m bench.kernel_table")
+
+
+if __name__ == "__main__":
+    main()
