@@ -18,8 +18,8 @@ from .indexing import khatri_rao_rows, multiple, wide
 
 __all__ = ["cost", "khatri_rao", "khatri_rao_kernel"]
 
-#: Results of one block: eight a thread.
-BLOCK = 1024
+#: Bytes of the results of one block: eight of float32 a thread.
+BLOCK = 4096
 WARPS = 4
 
 
@@ -66,7 +66,7 @@ def khatri_rao(
     out = factors[0].new_empty(rows, rank)
     # As wide as the rows that lie one after the other, so that no thread is idle.
     columns = min(64, 1 << (rank - 1).bit_length())
-    block = BLOCK // columns
+    block = BLOCK // (columns * out.element_size())
     with torch.cuda.device_of(out):
         khatri_rao_kernel[(-(-rows // block) * -(-rank // columns),)](
             out,
