@@ -11,7 +11,7 @@ from pathlib import Path
 import triton
 
 from bench.cases import Case
-from bench.kernel_checks import meant_unit, products_of, times_multiplied
+from bench.kernel_checks import meant_unit
 from bench.launches import compiled, note
 from bench.splitting import between
 from bench.tables import table
@@ -70,7 +70,7 @@ def cells(launch, report):
     -------
     list of str
     """
-    key, counts = launch.configuration, report.counts
+    key, counts, unit = launch.configuration, report.counts, meant_unit(launch.configuration)
     moved = "stores" if key.kernel == "khatri_rao_kernel" else "loads"
     return [
         launch.case.dtype,
@@ -81,20 +81,11 @@ def cells(launch, report):
         str(report.warps),
         str(report.registers),
         f"{report.shared / 1024:.1f} KiB",
-        _tensor_cores(key, report),
+        f"{counts[unit]} {unit}" if unit and report.products else "",
         str(counts["DFMA" if key.dtypes[-1] == "float64" else "FFMA"]),
         f"{counts[f'16-byte {moved}']} of {counts[moved]}",
         str(counts["spills"]),
     ]
-
-
-def _tensor_cores(key, report):
-    """Name the instructions, and how often warps repeat each other's products."""
-    unit = meant_unit(key)
-    if unit is None or not report.products:
-        return ""
-    times = times_multiplied(key, report) / products_of(key.mode)
-    return f"{report.counts[unit]} {unit}" + ("" if times == 1 else f", {times:g} times the work")
 
 
 def rows():
@@ -115,7 +106,10 @@ def rows():
     }
     reports = compiled(list({launch for several in launches.values() for launch in several}))
     return {
-        name: table(HEAD, [cells(launch, reports[launch]) for launch in several])
+        name: table(
+            [title.replace("loads", "stores") if name == "khatri-rao" else title for title in HEAD],
+            [cells(launch, reports[launch]) for launch in several],
+        )
         for name, several in launches.items()
     }
 
