@@ -168,10 +168,10 @@ def slab_kernel(
     """Every P-th batch of ``SLABS`` slabs; ``y`` and ``z`` are the program's own.
 
     ``m``, ``old`` and ``new`` are ``[slabs, rank]``. By tiles, ``[row blocks, column blocks, rows,
-    BLOCK_R]``, lie ``y`` (``BLOCK_M`` rows, of all slabs of the batch), ``z`` and ``b`` (as many as
-    there are of each slab), ``c`` (``BLOCK_K``) and ``inverse`` (``BLOCK_S``). ``CONTIGUOUS`` is what lies side by side in ``x``,
-    ``"slabs"``, ``"group"`` or ``"inner"``, and ``UNIT`` its `alignment`. ``WIDE``: an offset in
-    ``x`` does not fit into 32 bits.
+    BLOCK_R]``, lie ``y`` (``BLOCK_M`` rows, of all slabs of a batch), ``z`` and ``b`` (the rows of
+    one slab), ``c`` (``BLOCK_K``) and ``inverse`` (``BLOCK_S``). ``CONTIGUOUS`` is what lies side
+    by side in ``x``, ``"slabs"``, ``"group"`` or ``"inner"``, and ``UNIT`` its `alignment`.
+    ``WIDE``: an offset in ``x`` does not fit into 32 bits.
 
     Blocks of columns take turns every ``stretch`` terms: the part of ``x`` that they share comes
     from memory for the first of them, and from the L2 cache for the others.
