@@ -239,8 +239,10 @@ def tiles_for(setting: Setting, chip: Chip) -> tuple[Tile, ...]:
         tiles = [Tile(16, 32, columns, 4, 3) if few else Tile(32, 32, columns, 8, 3)]
     elif few:
         # Of half precision a smaller tile has less than 16 bytes for a thread.
-        long = setting.plain and (outer or (setting.itemsize == 2 and tensor_cores))
-        tiles = [Tile(16, 64 if long else 32, columns, 4, 4)]
+        if setting.plain and not outer and setting.itemsize == 2 and tensor_cores:
+            tiles = [Tile(16, 64, min(32, columns), 4, 4)]
+        else:
+            tiles = [Tile(16, 64 if outer and setting.plain else 32, columns, 4, 4)]
     elif not setting.plain:
         rows = 64 if setting.mode != "ieee" else 32
         short = setting.itemsize == 8 or (not outer and chip.matrix_rows == 16)

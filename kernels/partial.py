@@ -20,8 +20,8 @@ from .indexing import khatri_rao_rows, multiple, wide
 
 __all__ = ["contract_partial", "contract_partial_kernel", "splits_for"]
 
-#: Results and terms of one block: 16 bytes a thread and load, eight loads in flight.
-BLOCK_Q, BLOCK_G = 256, 8
+#: Bytes of the results of one block, and its terms: eight loads in flight.
+RESULTS, BLOCK_G = 1024, 8
 WARPS = 4
 
 
@@ -65,9 +65,8 @@ def contract_partial_kernel(
     tl.store(out_ptr + split * results + q, acc, q < results)
 
 
-def splits_for(results: int, group: int, multiprocessors: int) -> int:
+def splits_for(blocks: int, group: int, multiprocessors: int) -> int:
     """Parts of each sum: enough programs to fill the chip, at least 8 blocks of terms a part."""
-    blocks = -(-results // BLOCK_Q)
     wanted = -(-4 * multiprocessors // blocks)
     return max(1, min(wanted, group // (8 * BLOCK_G)))
 
@@ -81,12 +80,14 @@ def contract_partial(
     sizes = tuple(p.shape[lo:hi])
     results, group = math.prod(kept), math.prod(sizes)
     chip = chip_of(p.device) if chip is None else chip
-    parts = splits_for(results, group, chip.multiprocessors)
+    block = RESULTS // p.element_size()
+    blocks = -(-results // block)
+    parts = splits_for(blocks, group, chip.multiprocessors)
     per_split = -(-group // (parts * BLOCK_G)) * BLOCK_G
     parts = -(-group // per_split)
     out = p.new_empty(parts, *kept)
     with torch.cuda.device_of(p):
-        contract_partial_kernel[(-(-results // BLOCK_Q), parts)](
+        contract_partial_kernel[(blocks, parts)](
             p,
             out,
             tuple(f.to(p.dtype).contiguous() for f in factors),
@@ -98,7 +99,7 @@ def contract_partial(
             per_split,
             UNIT=math.gcd(p.shape[-1], 16 // p.element_size()),
             WIDE=wide(p.numel(), out.numel()),
-            BLOCK_Q=BLOCK_Q,
+            BLOCK_Q=block,
             BLOCK_G=BLOCK_G,
             num_warps=WARPS,
         )
