@@ -189,7 +189,8 @@ def tile_for(rank: int, how: str, dtype: str, easy: bool, chip: Chip) -> Tile:
     elif how == "ieee":
         tile = Tile(64 if easy else 32, 16, min(32, columns), 4, 1)
     elif not easy:
-        tile = Tile(64, k, min(64, columns), 8, 1)
+        # Where an instruction takes 64 rows, more than four warps would repeat each other's work.
+        tile = Tile(64, 16, min(64, columns), 4 if chip.matrix_rows == 64 else 8, 1)
     elif columns <= 32:
         tile = Tile(64, k, columns, 4, 1)
     elif columns >= 128 and how in ("tf32", "bf16"):
@@ -200,8 +201,7 @@ def tile_for(rank: int, how: str, dtype: str, easy: bool, chip: Chip) -> Tile:
     # What is in flight, in all stages but one, is to cover the latency of the memory.
     needed = LATENCY * chip.bandwidth / chip.multiprocessors
     x_tiles = tile.block_m * tile.block_k * ITEMSIZE[dtype] * (WARPS // tile.warps)
-    most = 6 if easy else 64 // tile.block_k + 1
-    tile = replace(tile, stages=min(most, max(3, 1 + math.ceil(needed / x_tiles))))
+    tile = replace(tile, stages=min(6 if easy else 4, max(3, 1 + math.ceil(needed / x_tiles))))
     # The right operand is a single matrix, whatever the order of x.
     setting = Setting.of(tile.block_m, rank, how, ITEMSIZE[dtype], "inner", 2)
     while invalid(tile, setting, chip) and tile.stages > 1:
