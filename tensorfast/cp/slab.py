@@ -37,8 +37,9 @@ class SlabPass(NamedTuple):
     factor, mttkrp : Tensor
         The new factor of the mode that was cut, and the MTTKRP it solves for, both ``[I, R]``.
     partial : Tensor
-        ``x`` contracted to the group with the new factor, ``[modes in memory order ..., R]``; of a
-        single mode, its MTTKRP.
+        ``x`` contracted to the group with the new factor, ``[modes ..., R]`` in the order of the
+        memory of ``x``, the slowest first, in whatever order the group was given: as it is made,
+        and as a dimension tree goes on with it. Of a single mode, its MTTKRP.
     """
 
     factor: Tensor
@@ -82,15 +83,12 @@ def slab_pass(
     Raises
     ------
     ValueError
-        If no mode is left to contract with before the update.
+        If ``mode`` and ``group`` are not different modes, or no mode is left to contract with
+        before the update.
     """
+    _check(x.ndim, mode, group)
     axes, (size, rank) = by_stride(x), factors[mode].shape
     kept = [n for n in axes if n == mode or n in group]
-    if len(kept) == x.ndim:
-        raise ValueError(
-            f"slab_pass: mode {mode} and group {tuple(group)} are all {x.ndim} modes of x; "
-            "expected at least one besides"
-        )
     to_kept = contraction_tree(axes, (mode, *group), x.shape)
     to_mode = contraction_tree(kept, (mode,), x.shape)
     to_group = contraction_tree(kept, tuple(group), x.shape)
@@ -108,3 +106,13 @@ def slab_pass(
         rows.append(local[mode])
         partial += to_group.from_partial(y, local)
     return SlabPass(torch.cat(rows), torch.cat(products), partial)
+
+
+def _check(ndim: int, mode: int, group: Sequence[int]) -> None:
+    given, kept = f"slab_pass: mode {mode} and group {tuple(group)}", {mode, *group}
+    if not group:
+        raise ValueError("slab_pass: group is empty; expected at least one mode")
+    if len(kept) <= len(group) or not kept <= set(range(ndim)):
+        raise ValueError(f"{given} for x with {ndim} modes; expected different modes of x")
+    if len(kept) == ndim:
+        raise ValueError(f"{given} are all {ndim} modes of x; expected at least one besides")
