@@ -30,7 +30,7 @@ from tensorfast.kernels.devices import CHIPS
 #: those of the tile that is read, or written, most.
 SIDES = {
     "contraction_kernel": ("BLOCK_M", "BLOCK_K", "BLOCK_R"),
-    "slab_kernel": ("BLOCK_J", "BLOCK_K", "BLOCK_R"),
+    "slab_kernel": ("BLOCK_M", "BLOCK_K", "BLOCK_R"),
     "gram_kernel": ("BLOCK_I", "BLOCK_K", "BLOCK_I"),
     "khatri_rao_kernel": ("BLOCK_M", "BLOCK_R"),
     "contract_partial_kernel": ("BLOCK_Q", "BLOCK_G"),
@@ -38,9 +38,6 @@ SIDES = {
 
 #: What a heuristic decides besides block sizes.
 DECIDED = ("PRECISION", "SWEEP", "num_warps", "num_stages", "maxnreg")
-
-#: Constants that are only numbers in a loop. The others tell of the data, as sizes and strides do.
-LENGTHS = ("TOGETHER",)
 
 #: Launches that are compiled before they are disassembled together.
 TOGETHER = 16
@@ -145,7 +142,7 @@ def note(case, capability):
     for option in sorted(options.items()):
         if option[0] in DECIDED or option[0].startswith("BLOCK_"):
             decided.append(option)
-        elif option[0] not in LENGTHS:
+        else:
             known.append(option)
     configuration = Configuration(capability, kernel.__name__, tuple(dtypes[:2]), tuple(decided))
     structure = [
@@ -159,8 +156,8 @@ def _structure(value, special):
     """Return what Triton makes a difference of when it turns a kernel into a program."""
     if isinstance(value, tuple):
         return tuple(_structure(part, special) for part in value)
-    if isinstance(value, torch.Tensor):
-        return "n"
+    if value is None or isinstance(value, torch.Tensor):
+        return "n" if value is not None else "none"
     return "1" if special and value == 1 else "n" if abs(value) < 2**31 else "long"
 
 

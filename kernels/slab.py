@@ -8,17 +8,22 @@ With the modes of ``x`` in three groups, a slab mode ``i``, a group ``j`` and th
     Z[j, r]   = sum_i Y_i[j, r] A[i, r]         with the new A: the partial result for the modes j
 
 The row ``A[i, :]`` depends on nothing outside its slab, since ``H`` comes from ``B`` and ``C``
-only; so ``Z`` is built while ``Y_i`` is still on the chip. ``B`` and ``C`` are Khatri-Rao products
-formed in registers. Where ``j`` is a single mode, ``Z`` is its MTTKRP.
+only; so ``Z`` is built while ``Y_i`` is still on the chip. ``B`` and ``C`` are factors, or the
+Khatri-Rao products of several. Where ``j`` is a single mode, ``Z`` is its MTTKRP.
 
-Flops ``2 numel(x) R``, and ``4 I J R`` that do not count where K is long; bytes: ``x`` once.
-Through the L2 cache go ``Y`` twice and the partial ``Z`` twice, ``4 R / K`` of the bytes of ``x``.
+Programs never wait for each other: each takes every P-th slab, whole, and has a ``Z`` of its own;
+the P of them are added at the end, in the same order every time.
+
+What only the kernel reads, ``B``, ``C``, ``H^-1``, ``Y`` and ``Z``, lies in memory tile by tile and
+is filled up with zeros: a tile is one piece, whose addresses take one register and no mask.
+
+`slab_plan` counts flops and bytes, and decides over tiles and programs.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -26,128 +31,255 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import Setting, arithmetic, tiles_for
 from .devices import Chip, chip_of
-from .indexing import khatri_rao_rows, merged, offset
+from .indexing import multiple, offset
 from .products import product
+from .slab_plan import SlabPlan, plan
 
-__all__ = ["Pass", "refused", "slab_kernel", "slab_pass"]
-
-#: Bytes of ``Y`` and ``Z`` that all programs may keep in the L2 cache together: half of Hopper's.
-IN_CACHE = 24 << 20
+__all__ = ["Pass", "slab_kernel", "slab_pass"]
 
 
 @triton.jit
-def slab_kernel(
-    x_ptr,
-    y_ptr,
+def _places(SLABS: tl.constexpr, BLOCK_J: tl.constexpr):
+    """Return of each row of a tile the slab that it is of, and its place ``j`` in there."""
+    row = tl.arange(0, SLABS * BLOCK_J)
+    return (row % SLABS, row // SLABS) if SLABS > 1 else (tl.zeros([1], tl.int32), row)
+
+
+@triton.jit
+def _inside(row, COLUMNS: tl.constexpr):
+    """Offsets of rows inside a tile that lies in one piece."""
+    return row[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+
+
+@triton.jit
+def _solve(
     m_ptr,
     old_ptr,
     new_ptr,
     inverse_ptr,
     shift_ptr,
+    start,
+    slabs,
+    rank,
+    SLABS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
+    """Form the new rows of the slabs from ``start`` on, in float64."""
+    i = start + tl.arange(0, SLABS)[:, None]
+    r_blocks = tl.cdiv(rank, BLOCK_R)
+    for r_start in range(0, rank, BLOCK_R):
+        a = tl.zeros([SLABS, BLOCK_R], tl.float64)
+        for s_start in range(0, rank, BLOCK_S):
+            s = (s_start + tl.arange(0, BLOCK_S))[None, :]
+            mask = (i < slabs) & (s < rank)
+            right = tl.load(m_ptr + i * rank + s, mask, 0.0).to(tl.float64)
+            if shift_ptr is not None:
+                old = tl.load(old_ptr + i * rank + s, mask, 0.0).to(tl.float64)
+                right += tl.load(shift_ptr + s, s < rank, 0.0) * old
+            tile = (s_start // BLOCK_S * r_blocks + r_start // BLOCK_R) * (BLOCK_S * BLOCK_R)
+            h = tl.load(inverse_ptr + tile + _inside(tl.arange(0, BLOCK_S), BLOCK_R))
+            a += tl.sum(right[:, :, None] * h[None, :, :], 1)
+        r = (r_start + tl.arange(0, BLOCK_R))[None, :]
+        a = a.to(new_ptr.dtype.element_ty)
+        tl.store(new_ptr + i * rank + r, a, (i < slabs) & (r < rank))
+
+
+@triton.jit
+def _accumulate(
+    y_ptr,
     z_ptr,
-    group_factors,
-    inner_factors,
+    new_ptr,
+    start,
+    slabs,
+    group,
+    rank,
+    fresh,
+    SLABS: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """Add the slabs from ``start`` on to ``Z``; begin it where that is ``fresh``."""
+    slab, _ = _places(SLABS, BLOCK_J)
+    i = (start + slab)[:, None]
+    # In the interpreter a loop's index is a number.
+    zero, r_blocks = tl.full([], 0, tl.int64), tl.cdiv(rank, BLOCK_R)
+    for r_start in range(0, rank, BLOCK_R):
+        r = (r_start + tl.arange(0, BLOCK_R))[None, :]
+        a = tl.load(new_ptr + i * rank + r, (i < slabs) & (r < rank), 0.0)
+        for j_start in range(0, group, BLOCK_J):
+            tile = (zero + j_start // BLOCK_J * r_blocks + r_start // BLOCK_R) * (BLOCK_J * BLOCK_R)
+            y_tile = y_ptr + tile * SLABS + _inside(tl.arange(0, SLABS * BLOCK_J), BLOCK_R)
+            z_tile = z_ptr + tile + _inside(tl.arange(0, BLOCK_J), BLOCK_R)
+            z = tl.sum(tl.reshape(tl.load(y_tile) * a, [BLOCK_J, SLABS, BLOCK_R]), 1)
+            if not fresh:
+                z += tl.load(z_tile)
+            tl.store(z_tile, z)
+
+
+@triton.jit(
+    # What matters of these to the machine code is told by constants, so that other shapes do not
+    # compile anew.
+    do_not_specialize=[
+        "stride_x_i",
+        "group_sizes",
+        "group_strides",
+        "inner_sizes",
+        "inner_strides",
+        "slabs",
+        "group",
+        "inner",
+        "rank",
+        "stretch",
+    ]
+)
+def slab_kernel(
+    x_ptr,
+    y_ptr,
+    z_ptr,
+    m_ptr,
+    old_ptr,
+    new_ptr,
+    b_ptr,
+    c_ptr,
+    inverse_ptr,
+    shift_ptr,
     stride_x_i,
     group_sizes,
     group_strides,
     inner_sizes,
     inner_strides,
-    group_modes,
-    inner_modes,
     slabs,
     group,
     inner,
     rank,
-    per_program,
-    TOGETHER: tl.constexpr,
-    BLOCK_J: tl.constexpr,
+    stretch,
+    CONTIGUOUS: tl.constexpr,
+    UNIT: tl.constexpr,
+    WIDE: tl.constexpr,
+    SLABS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Do a stretch of slabs, ``TOGETHER`` at a time; ``y`` and ``z`` are the program's own."""
-    pid = tl.program_id(0).to(tl.int64)
-    y_ptr += pid * TOGETHER * group * rank
-    z_ptr += pid * group * rank
-    first = pid * per_program
-    last = tl.minimum(first + per_program, slabs)
-    for start in range(first, last, TOGETHER):
-        stop = tl.minimum(start + TOGETHER, last)
-        for i in range(start, stop):
-            x_slab = x_ptr + i * stride_x_i
-            y_slab = y_ptr + (i - start) * group * rank
-            for r_start in range(0, rank, BLOCK_R):
-                r = r_start + tl.arange(0, BLOCK_R)
-                total = tl.zeros([BLOCK_R], m_ptr.dtype.element_ty)
-                for j_start in range(0, group, BLOCK_J):
-                    j = j_start + tl.arange(0, BLOCK_J)
-                    row = x_slab + offset(j, group_sizes, group_strides, 1, False, True)[:, None]
-                    inside = (j < group)[:, None] & (r < rank)[None, :]
-                    y = tl.zeros([BLOCK_J, BLOCK_R], m_ptr.dtype.element_ty)
-                    for k_start in range(0, inner, BLOCK_K):
+    """Every P-th batch of ``SLABS`` slabs; ``y`` and ``z`` are the program's own.
+
+    ``m``, ``old`` and ``new`` are ``[slabs, rank]``. By tiles, ``[row blocks, column blocks, rows,
+    BLOCK_R]``, lie ``y`` (``BLOCK_M`` rows, of all slabs of a batch), ``z`` and ``b`` (the rows of
+    one slab), ``c`` (``BLOCK_K``) and ``inverse`` (``BLOCK_S``). ``CONTIGUOUS`` is what lies side
+    by side in ``x``, ``"slabs"``, ``"group"`` or ``"inner"``, and ``UNIT`` its `alignment`.
+    ``WIDE``: an offset in ``x`` does not fit into 32 bits.
+
+    Blocks of columns take turns every ``stretch`` terms: the part of ``x`` that they share comes
+    from memory for the first of them, and from the L2 cache for the others.
+    """
+    BLOCK_J: tl.constexpr = BLOCK_M // SLABS
+    stretch = multiple(stretch, BLOCK_K)
+    if CONTIGUOUS == "slabs":
+        slabs, stride_x_i = multiple(slabs, UNIT), 1
+    else:
+        stride_x_i = multiple(stride_x_i, UNIT)
+    if CONTIGUOUS == "group":
+        group = multiple(group, UNIT)
+    if CONTIGUOUS == "inner":
+        inner = multiple(inner, UNIT)
+    pid, r_blocks = tl.program_id(0).to(tl.int64), tl.cdiv(rank, BLOCK_R)
+    own = pid * tl.cdiv(group, BLOCK_J) * BLOCK_J * r_blocks * BLOCK_R
+    y_ptr += own * SLABS
+    z_ptr += own
+    slab, place = _places(SLABS, BLOCK_J)
+    # In the interpreter a loop's index is a number.
+    zero = tl.full([], 0, tl.int64)
+    slab_at = (zero if WIDE else tl.full([], 0, tl.int32)) + slab * stride_x_i
+    for batch in range(pid, tl.cdiv(slabs, SLABS), tl.num_programs(0)):
+        start = batch * SLABS
+        x_slabs = x_ptr + start * stride_x_i
+        i = start + tl.arange(0, SLABS)[:, None]
+        for j_start in range(0, group, BLOCK_J):
+            j = j_start + place
+            row = offset(j, group_sizes, group_strides, UNIT, CONTIGUOUS == "group", WIDE)
+            row = (slab_at + row)[:, None]
+            row_mask = ((start + slab < slabs) & (j < group))[:, None]
+            for k_first in range(0, inner, stretch):
+                for r_start in range(0, rank, BLOCK_R):
+                    r_block = zero + r_start // BLOCK_R
+                    y = tl.zeros([BLOCK_M, BLOCK_R], y_ptr.dtype.element_ty)
+                    for k_start in range(k_first, tl.minimum(k_first + stretch, inner), BLOCK_K):
                         k = k_start + tl.arange(0, BLOCK_K)
-                        in_k = k < inner
-                        mask = in_k[:, None] & (r < rank)[None, :]
-                        c = khatri_rao_rows(
-                            inner_factors, inner_modes, k[:, None], r[None, :], rank, mask, True
+                        at = offset(
+                            k, inner_sizes, inner_strides, UNIT, CONTIGUOUS == "inner", WIDE
                         )
-                        tile = row + offset(k, inner_sizes, inner_strides, 1, False, True)[None, :]
-                        x = tl.load(tile, (j < group)[:, None] & in_k[None, :], 0.0)
+                        mask = row_mask & (k < inner)[None, :]
+                        x = tl.load(x_slabs + (row + at[None, :]), mask, 0.0)
+                        tile = (k_start // BLOCK_K * r_blocks + r_block) * (BLOCK_K * BLOCK_R)
+                        c = tl.load(c_ptr + tile + _inside(tl.arange(0, BLOCK_K), BLOCK_R))
                         y += product(x, c, PRECISION)
-                    tl.store(y_slab + j[:, None].to(tl.int64) * rank + r[None, :], y, inside)
-                    b = khatri_rao_rows(
-                        group_factors, group_modes, j[:, None], r[None, :], rank, inside, True
-                    )
-                    total += tl.sum(y * b, 0)
-                tl.store(m_ptr + i * rank + r, total, r < rank)
-        # Every row of M is complete before any is solved for.
+                    tile = (j_start // BLOCK_J * r_blocks + r_block) * (BLOCK_J * BLOCK_R)
+                    b = tl.load(b_ptr + tile + _inside(place, BLOCK_R))
+                    m = tl.sum(tl.reshape(y * b, [BLOCK_J, SLABS, BLOCK_R]), 0)
+                    y_tile = y_ptr + tile * SLABS
+                    y_tile += _inside(tl.arange(0, BLOCK_M), BLOCK_R)
+                    r = (r_start + tl.arange(0, BLOCK_R))[None, :]
+                    m_row, m_mask = m_ptr + i * rank + r, (i < slabs) & (r < rank)
+                    if k_first > 0:
+                        y += tl.load(y_tile)
+                    if j_start + k_first > 0:
+                        m += tl.load(m_row, m_mask, 0.0)
+                    tl.store(y_tile, y)
+                    tl.store(m_row, m, m_mask)
+                # What was stored is read from here on, perhaps by other threads.
+                tl.debug_barrier()
+        _solve(
+            m_ptr,
+            old_ptr,
+            new_ptr,
+            inverse_ptr,
+            shift_ptr,
+            start,
+            slabs,
+            rank,
+            SLABS,
+            BLOCK_R,
+            BLOCK_S,
+        )
+        # The new rows are complete.
         tl.debug_barrier()
-        for i in range(start, stop):
-            for r_start in range(0, rank, BLOCK_R):
-                r = r_start + tl.arange(0, BLOCK_R)
-                a = tl.zeros([BLOCK_R], tl.float64)
-                for s in range(rank):
-                    right = tl.load(m_ptr + i * rank + s).to(tl.float64)
-                    right += tl.load(shift_ptr + s) * tl.load(old_ptr + i * rank + s).to(tl.float64)
-                    a += right * tl.load(inverse_ptr + s * rank + r, r < rank, 0.0)
-                tl.store(new_ptr + i * rank + r, a.to(new_ptr.dtype.element_ty), r < rank)
-        tl.debug_barrier()
-        for r_start in range(0, rank, BLOCK_R):
-            r = r_start + tl.arange(0, BLOCK_R)
-            for j_start in range(0, group, BLOCK_J):
-                j = j_start + tl.arange(0, BLOCK_J)
-                inside = (j < group)[:, None] & (r < rank)[None, :]
-                at = j[:, None].to(tl.int64) * rank + r[None, :]
-                z = tl.load(z_ptr + at, inside, 0.0)
-                for i in range(start, stop):
-                    y = tl.load(y_ptr + (i - start) * group * rank + at, inside, 0.0)
-                    z += y * tl.load(new_ptr + i * rank + r, r < rank, 0.0)[None, :]
-                tl.store(z_ptr + at, z, inside)
-        # The next slabs overwrite Y.
+        _accumulate(
+            y_ptr,
+            z_ptr,
+            new_ptr,
+            start,
+            slabs,
+            group,
+            rank,
+            batch == pid,
+            SLABS,
+            BLOCK_J,
+            BLOCK_R,
+        )
+        # The next batch overwrites Y.
         tl.debug_barrier()
 
 
 class Pass(NamedTuple):
-    """What one read gives: the new factor, its MTTKRP, and the partial result of the group."""
+    """What one read gives.
+
+    Attributes
+    ----------
+    factor, mttkrp : Tensor
+        The new factor of the mode that was cut, and the MTTKRP it solves for, both ``[I, R]``.
+    partial : Tensor
+        ``x`` contracted to the group with the new factor, ``[modes ..., R]`` in the order of the
+        memory of ``x``, the slowest first, in whatever order the group was given. Of a single mode,
+        its MTTKRP.
+    """
 
     factor: Tensor
     mttkrp: Tensor
     partial: Tensor
-
-
-def programs_for(slabs: int, chip: Chip) -> int:
-    """One program a multiprocessor, each with at least one slab."""
-    return max(1, min(slabs, chip.multiprocessors))
-
-
-def refused(slabs: int, group: int, rank: int, itemsize: int, chip: Chip) -> list[str]:
-    """Every reason why the pass would not pay, empty if it would."""
-    kept = 2 * programs_for(slabs, chip) * group * rank * itemsize
-    if kept > 2 * IN_CACHE:
-        return [f"Y and Z of all programs take {kept >> 20} MiB; {2 * IN_CACHE >> 20} stay in L2"]
-    return []
 
 
 def slab_pass(
@@ -159,67 +291,80 @@ def slab_pass(
     shift: Tensor | None = None,
     precision: str = "ieee",
     chip: Chip | None = None,
+    way: SlabPlan | None = None,
 ) -> Pass:
-    """Update the factor of ``mode`` exactly and contract ``x`` to the modes ``group`` with it.
+    """Update the factor of ``mode`` exactly, then contract ``x`` to the modes ``group`` with it.
 
-    ``inverse`` is ``H^-1 [R, R]`` in float64; ``factors[n] [I_n, R]`` are all current.
+    ``factors[n]`` ``[I_n, R]`` are all current; ``x`` has any strides. ``inverse`` is ``H^-1`` and
+    ``shift [R]`` the weights of the current rows on the right side, both float64. ``chip`` is that
+    of ``x`` and ``way`` is `plan`'s if not given.
     """
+    _check(x.ndim, mode, group)
     chip = chip_of(x.device) if chip is None else chip
-    rank = inverse.shape[0]
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    u = [f.to(wide).contiguous() for f in factors]
-    inner = [n for n in range(x.ndim) if n != mode and n not in group]
-    inner.sort(key=lambda n: -x.stride()[n])
-    slabs = x.shape[mode]
-    of_group, of_inner = (tuple(x.shape[n] for n in modes) for modes in (group, inner))
-    group_sizes, group_strides = merged(of_group, tuple(x.stride(n) for n in group))
-    inner_sizes, inner_strides = merged(of_inner, tuple(x.stride(n) for n in inner))
-    length, terms = math.prod(of_group), math.prod(of_inner)
+    rank, shape, strides = inverse.shape[0], tuple(x.shape), x.stride()
     dtype = str(x.dtype).removeprefix("torch.")
-    rows_contiguous = bool(group) and x.stride(group[-1]) == 1
-    how = arithmetic(dtype, precision, chip, rows_contiguous)
-    setting = Setting.of(length, rank, how, x.element_size(), "inner", x.ndim)
-    tile = tiles_for(setting, chip)[0]
-    programs = programs_for(slabs, chip)
-    per_program = -(-slabs // programs)
-    programs = -(-slabs // per_program)
-    one = programs * length * rank * wide.itemsize
-    together = max(1, min(4, per_program, IN_CACHE // max(1, one)))
-    y = x.new_empty(programs, together, length, rank, dtype=wide)
-    z = x.new_zeros(programs, length, rank, dtype=wide)
-    m, new = (x.new_empty(slabs, rank, dtype=wide) for _ in range(2))
-    weight = inverse.new_zeros(rank) if shift is None else shift
+    p = way or plan(shape, strides, mode, tuple(group), rank, dtype, precision, chip)
+    tile, block_j = p.tile, p.tile.block_m // p.together
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    b, c = (reduce(_khatri_rao, [factors[n].to(wide) for n in ns]) for ns in (p.group, p.inner))
+    b_tiles = _tiled(b, block_j, tile.block_r)
+    y = x.new_empty(p.programs, *b_tiles.shape[:2], tile.block_m, tile.block_r, dtype=wide)
+    z = x.new_empty(p.programs, *b_tiles.shape, dtype=wide)
+    m, new = (x.new_empty(shape[mode], rank, dtype=wide) for _ in range(2))
     with torch.cuda.device_of(x):
-        slab_kernel[(programs,)](
+        slab_kernel[(p.programs,)](
             x,
             y,
-            m,
-            u[mode],
-            new,
-            inverse.contiguous(),
-            weight,
             z,
-            tuple(u[n] for n in group),
-            tuple(u[n] for n in inner),
-            x.stride(mode),
-            group_sizes,
-            group_strides,
-            inner_sizes,
-            inner_strides,
-            of_group,
-            of_inner,
-            slabs,
-            length,
-            terms,
+            m,
+            None if shift is None else factors[mode].to(wide).contiguous(),
+            new,
+            b_tiles,
+            _tiled(c, tile.block_k, tile.block_r),
+            _tiled(inverse, p.block_s, tile.block_r),
+            shift,
+            strides[mode],
+            *p.walks[0],
+            *p.walks[1],
+            shape[mode],
+            b.shape[0],
+            c.shape[0],
             rank,
-            per_program,
-            TOGETHER=together,
-            BLOCK_J=tile.block_m,
+            p.stretch,
+            CONTIGUOUS=p.contiguous,
+            UNIT=p.unit,
+            WIDE=p.wide,
+            SLABS=p.together,
+            BLOCK_M=tile.block_m,
             BLOCK_K=tile.block_k,
             BLOCK_R=tile.block_r,
-            PRECISION=how,
+            BLOCK_S=p.block_s,
+            PRECISION=p.how,
             num_warps=tile.warps,
             num_stages=tile.stages,
             maxnreg=tile.registers,
         )
-    return Pass(new, m, z.sum(0).view(*of_group, rank))
+    partial = z.sum(0).transpose(1, 2).flatten(2).flatten(0, 1)[: b.shape[0], :rank]
+    return Pass(new, m, partial.contiguous().view(*(shape[n] for n in p.group), rank))
+
+
+def _check(ndim: int, mode: int, group: Sequence[int]) -> None:
+    given, kept = f"slab_pass: mode {mode} and group {tuple(group)}", {mode, *group}
+    if not group:
+        raise ValueError("slab_pass: group is empty; expected at least one mode")
+    if len(kept) <= len(group) or not kept <= set(range(ndim)):
+        raise ValueError(f"{given} for x with {ndim} modes; expected different modes of x")
+    if len(kept) == ndim:
+        raise ValueError(f"{given} are all {ndim} modes of x; expected at least one besides")
+
+
+def _khatri_rao(a: Tensor, b: Tensor) -> Tensor:
+    return (a[:, None] * b).flatten(0, 1)
+
+
+def _tiled(a: Tensor, rows: int, columns: int) -> Tensor:
+    """Lay a matrix out by tiles and fill it up with zeros; it is not copied if it lies so."""
+    short = (-a.shape[0] % rows, -a.shape[1] % columns)
+    if any(short):
+        a = torch.nn.functional.pad(a, (0, short[1], 0, short[0]))
+    return a.unflatten(0, (-1, rows)).unflatten(2, (-1, columns)).transpose(1, 2).contiguous()

@@ -30,9 +30,7 @@ def test_the_grid_reaches_everything(reports):
     for kernel in launches.SIDES:
         several = [launch for launch in reports if launch.configuration.kernel == kernel]
         assert {launch.case.wide for launch in several} == {False, True}
-        # A slab pass always takes 64 bits.
-        widths = {None} if kernel == "slab_kernel" else {False, True}
-        assert {launch.told("WIDE", None) for launch in several} == widths
+        assert {launch.told("WIDE", None) for launch in several} == {False, True}
 
 
 @pytest.mark.parametrize("capability", CHIPS)

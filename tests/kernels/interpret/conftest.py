@@ -23,13 +23,12 @@ def _poisoned():
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Cut small problems many times: the smallest tiles, and many programs."""
-    from tensorfast.kernels import configs, plan, slab
+    from tensorfast.kernels import configs, plan
 
     def smallest(*_):
         return (configs.Tile(16, 16, 16, 4, 1),)
 
-    for module in (plan, slab):
-        monkeypatch.setattr(module, "tiles_for", smallest)
+    monkeypatch.setattr(plan, "tiles_for", smallest)
     plan.plan.cache_clear()
     yield
     plan.plan.cache_clear()
