@@ -84,7 +84,18 @@ def test_half_precision_and_strided_slices_are_lifted(mode):
     torch.testing.assert_close(found.partial, expected)
 
 
-def test_something_is_left_to_contract_with():
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ([], "group is empty; expected at least one mode"),
+        ([0], r"mode 0 and group \(0,\) for x with 3 modes; expected different modes of x"),
+        ([1, 1], r"mode 0 and group \(1, 1\) for x with 3 modes; expected different modes of x"),
+        ([3], r"mode 0 and group \(3,\) for x with 3 modes; expected different modes of x"),
+        ([-1], r"mode 0 and group \(-1,\) for x with 3 modes; expected different modes of x"),
+        ([1, 2], r"mode 0 and group \(1, 2\) are all 3 modes of x; expected at least one besides"),
+    ],
+)
+def test_modes_that_make_no_pass_are_refused(group, message):
     factors = [torch.ones(3, 2)] * 3
-    with pytest.raises(ValueError, match=r"mode 0 and group \(1, 2\) are all 3 modes of x"):
-        slab_pass(torch.ones(3, 3, 3), factors, 0, [1, 2], lambda product, old: product)
+    with pytest.raises(ValueError, match=f"slab_pass: {message}"):
+        slab_pass(torch.ones(3, 3, 3), factors, 0, group, lambda product, old: product)
