@@ -84,7 +84,8 @@ class Case(NamedTuple):
         """Whether the array that decides the time can be read, or written, 16 bytes at a time.
 
         Only where no other array can, so that what is found in the code is known to belong to it;
-        but for what is streamed, where that is a multiple of the rank as all others are.
+        but for what is streamed, a multiple of the rank as all others are, and for the slab pass,
+        which has its right side in tiles.
         """
         unit = 16 // ITEMSIZE[self.dtype]
         if self.op in STREAMING:

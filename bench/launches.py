@@ -156,8 +156,10 @@ def _structure(value, special):
     """Return what Triton makes a difference of when it turns a kernel into a program."""
     if isinstance(value, tuple):
         return tuple(_structure(part, special) for part in value)
-    if value is None or isinstance(value, torch.Tensor):
-        return "n" if value is not None else "none"
+    if value is None:
+        return "none"
+    if isinstance(value, torch.Tensor):
+        return "n"
     return "1" if special and value == 1 else "n" if abs(value) < 2**31 else "long"
 
 

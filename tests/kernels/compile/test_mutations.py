@@ -4,6 +4,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.runtime.jit import JITFunction
 
 from bench import cases, launches
 from bench.cases import Case
@@ -93,6 +94,28 @@ def test_data_that_are_not_aligned(monkeypatch):
     """The kernel is told of no alignment: the loads are narrow, whatever the strides."""
     monkeypatch.setattr(contraction, "alignment", lambda size, groups, others=(): (1, None))
     assert any("16-byte loads" in fault for fault in found())
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100, 120])
+@pytest.mark.parametrize(
+    ("op", "modes"),
+    [("mttkrp", (0,)), ("gram", (0,)), ("slab_pass", (0, 1)), ("slab_pass", (0, 2))],
+)
+def test_wide_loads_are_those_of_the_data(monkeypatch, op, modes, capability):
+    """The same launch but for what it is told of ``x`` has so many fewer."""
+    case = SOUND._replace(op=op, modes=modes)
+    launch = launches.note(case, capability)
+    before = launches.compiled([launch], processes=1)[launch]
+    run = JITFunction.run
+
+    def told_nothing(self, *args, **options):
+        return run(self, *args, **{**options, "UNIT": 1})
+
+    monkeypatch.setattr(JITFunction, "run", told_nothing)
+    after = launches.compiled([launch], processes=1)[launch]
+    rows, terms = launch.configuration.sides[:2]
+    share = rows * terms * 4 // (16 * 32 * before.warps)
+    assert before.counts["16-byte loads"] - after.counts["16-byte loads"] >= share > 0
 
 
 def test_plain_tf32_for_ieee(monkeypatch):
