@@ -48,6 +48,13 @@ def faults(launch, report):
     return [fault for check in _CHECKS for fault in [check(launch, report)] if fault]
 
 
+def _empty(launch, report):
+    """Whether the compiler left anything of it: sm_100 drops what outgrows its tensor memory."""
+    if not report.counts["loads"]:
+        return f"loads nothing: an empty program of {report.registers} registers"
+    return None
+
+
 def _spills(launch, report):
     if report.spilled:
         return (
@@ -212,4 +219,4 @@ def _width(launch, report):
     return None
 
 
-_CHECKS = (_spills, _shared_memory, _arithmetic, _unit, _operands, _products, _width)
+_CHECKS = (_empty, _spills, _shared_memory, _arithmetic, _unit, _operands, _products, _width)

@@ -62,6 +62,11 @@ def test_what_is_sound(launch, report):
 FAULTY = [
     (
         launch(),
+        report(products={WGMMA: 12}, HGMMA=12, loads=0),
+        "loads nothing: an empty program of 100 registers",
+    ),
+    (
+        launch(),
         report(products={WGMMA: 12}, HGMMA=12, stack=8, spills=3),
         "spills: 8 bytes a thread of local memory, accessed by 3 instructions; "
         "it has 100 registers",
