@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 from bench import sass  # noqa: E402 (the root comes first)
 from tensorfast.kernels import configs, contraction, devices  # noqa: E402
 from tensorfast.kernels.configs import Setting, Tile, arithmetic, invalid, tiles_for  # noqa: E402
+from tensorfast.kernels.indexing import plain  # noqa: E402
 from tensorfast.kernels.plan import candidates  # noqa: E402
 
 #: What is tuned, the most used first: storage type, precision, order, rank.
@@ -101,11 +102,12 @@ def best(tiles, seconds_and_error):
 
 
 def settings_of(dtype, precision, order, rank, chip):
-    """Yield each setting of a problem, and the shape of a tensor that has it."""
-    mode = arithmetic(dtype, precision, chip)
+    """Yield each setting of a problem, and the shape of a tensor in C order that has it."""
+    mode, itemsize = arithmetic(dtype, precision, chip), devices.ITEMSIZE[dtype]
     for shape, sweep in itertools.product(shapes(order), ("outer", "inner")):
-        itemsize = devices.ITEMSIZE[dtype]
-        yield Setting.of(shape[0], rank, mode, itemsize, sweep, order), shape
+        strides = torch.empty(shape, device="meta").stride()
+        simple = plain(shape, strides, itemsize)
+        yield Setting.of(shape[0], rank, mode, itemsize, sweep, order, simple), shape
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,23 @@ def test_the_heuristics_choice_is_tried_first_and_all_are_valid():
             assert (shape[0] <= configs.FEW) == (setting.rows == configs.FEW)
 
 
+def test_the_settings_tuned_are_those_that_plans_ask_for():
+    asked = []
+
+    def noted(setting, chip):
+        asked.append(setting)
+        return tiles_for(setting, chip)
+
+    for problem in tune.PROBLEMS:
+        for setting, shape in tune.settings_of(*problem, CHIP):
+            strides = tune.torch.empty(shape, device="meta").stride()
+            dtype, precision, _, rank = problem
+            arguments = (shape, strides, (0,), rank, dtype, precision, CHIP)
+            assert list(tune.candidates(*arguments, tiles=noted))
+            assert setting in asked
+            asked.clear()
+
+
 def test_the_quickest_that_is_not_less_exact_is_taken():
     figures = {TILES[0]: (3.0, 1e-7), TILES[1]: (1.0, 3e-7), TILES[2]: (2.0, 1.2e-7)}
     tile, found = tune.best(TILES, figures.get)
