@@ -231,7 +231,7 @@ def tiles_for(setting: Setting, chip: Chip) -> tuple[Tile, ...]:
     few, outer, columns = setting.rows == FEW, setting.sweep == "outer", setting.columns
     if setting.mode == "ieee" or not setting.plain:
         columns = min(32, columns)
-    tensor_cores = setting.mode != "ieee" or (setting.itemsize == 8 and chip.capability < 100)
+    tensor_cores = setting.mode != "ieee" or (setting.itemsize == 8 and chip.double_cores)
     if not tensor_cores and setting.itemsize == 8:
         # A thread holds all terms of its rows and columns.
         tiles = [Tile(16, 16, columns, 4, 4) if few else Tile(32, 16, columns, 8, 3)]

@@ -200,6 +200,8 @@ def _walk(
     lengths = tuple(math.prod(of(modes, shape)) for modes in (p.kept, p.outer, p.inner))
     largest = (
         *lengths,
+        # The last split may overhang.
+        p.splits * p.per_split * p.tile.block_k if p.sweep == "inner" else 0,
         span(shape, strides),
         span((p.splits, *(shape[n] for n in sorted(p.kept)), rank), out_strides),
         max(shape) * rank,

@@ -56,6 +56,11 @@ class Chip:
         """
         return 64 if self.capability in (90, 100) else 16
 
+    @property
+    def double_cores(self) -> bool:
+        """Whether Triton multiplies float64 on tensor cores."""
+        return self.capability < 100
+
 
 #: From the vendor's data sheets (A100 SXM, H200 SXM, B200, RTX 5090); ratios are what matters.
 CHIPS = {

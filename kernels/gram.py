@@ -92,8 +92,7 @@ def tile_for(rows: int, mode: str, simple: bool, chip: Chip) -> Tile:
     largest = (128 if mode == "half" else 64) if simple else 32
     side = min(largest, max(32, 1 << (rows - 1).bit_length()))
     if mode == "ieee":
-        tensor_cores = chip.capability in (80, 90)
-        return Tile(side, 16, side, 4 if tensor_cores else 8, 3)
+        return Tile(side, 16, side, 4 if chip.double_cores else 8, 3)
     return Tile(side, 32, side, 8 if side == 128 else 4, 3)
 
 
@@ -142,7 +141,7 @@ def gram(
             per_split,
             CONTIGUOUS="" if at is None else ("rows", "terms")[at],
             UNIT=unit,
-            WIDE=wide(terms, span(x.shape, x.stride()), out.numel()),
+            WIDE=wide(parts * per_split * tile.block_k, span(x.shape, x.stride()), out.numel()),
             BLOCK_I=tile.block_m,
             BLOCK_K=tile.block_k,
             PRECISION=how,

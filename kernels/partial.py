@@ -98,7 +98,7 @@ def contract_partial(
             p.shape[-1],
             per_split,
             UNIT=math.gcd(p.shape[-1], 16 // p.element_size()),
-            WIDE=wide(p.numel(), out.numel()),
+            WIDE=wide(p.numel(), out.numel(), parts * per_split),
             BLOCK_Q=block,
             BLOCK_G=BLOCK_G,
             num_warps=WARPS,

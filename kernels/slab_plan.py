@@ -196,7 +196,7 @@ def tile_for(rank: int, how: str, dtype: str, easy: bool, chip: Chip) -> Tile:
     columns = max(16, 1 << (rank - 1).bit_length())
     # Where operands of the tensor cores lie in registers, there is room for fewer.
     k = 16 if chip.matrix_rows == 16 else 32
-    if dtype == "float64" and chip.capability < 100:
+    if dtype == "float64" and chip.double_cores:
         tile = Tile(64, 16, min(32, columns), 8, 1)
     elif dtype == "float64":
         # Tensor cores for it ended with Hopper.
