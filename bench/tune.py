@@ -28,7 +28,7 @@ from bench import sass  # noqa: E402 (the root comes first)
 from tensorfast.kernels import configs, contraction, devices  # noqa: E402
 from tensorfast.kernels.configs import Setting, Tile, arithmetic, invalid, tiles_for  # noqa: E402
 from tensorfast.kernels.indexing import plain  # noqa: E402
-from tensorfast.kernels.plan import candidates  # noqa: E402
+from tensorfast.kernels.plan import Contraction, candidates  # noqa: E402
 
 #: What is tuned, the most used first: storage type, precision, order, rank.
 PROBLEMS = [
@@ -144,8 +144,8 @@ class Trial:
     def way(self, tile):
         """Return the best plan with a tile, None where there is none."""
         strides = torch.empty(self.shape, device="meta").stride()
-        problem = (self.shape, strides, (0,), self.rank, self.dtype, self.precision, self.chip)
-        ways = candidates(*problem, tiles=lambda *_: (tile,))
+        about = self.shape, strides, (0,), self.rank, self.dtype, self.precision, self.chip
+        ways = candidates(Contraction(*about), tiles=lambda *_: (tile,))
         ways = [way for way in ways if way.sweep == self.setting.sweep]
         return min(ways, key=lambda p: p.seconds, default=None)
 

@@ -30,9 +30,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .devices import ITEMSIZE, Chip, chip_of
+from .devices import Chip
 from .indexing import alignment, khatri_rao_rows, merged, multiple, offset, span, wide
-from .plan import Plan, plan
+from .plan import Contraction, Plan, plan
 from .products import product
 
 __all__ = ["contract", "contraction_kernel"]
@@ -178,13 +178,10 @@ class _Walk(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _walk(
-    p: Plan, shape: Ints, strides: Ints, rank: int, out_strides: Ints, itemsizes: Ints
-) -> tuple[_Walk, dict[str, int | str | bool]]:
+def _walk(c: Contraction, p: Plan, out_strides: Ints) -> tuple[_Walk, dict[str, int | str | bool]]:
     """Return how the kernel walks, and the constants that say what of it is aligned.
 
-    ``out_strides`` are those of the splits, the modes kept in the order of ``x``, and the columns;
-    ``itemsizes`` the bytes of an element of ``x`` and of ``out``.
+    ``out_strides`` are those of the splits, the modes kept in the order of ``x``, and the columns.
     """
 
     def of(modes: Ints, values: Ints) -> Ints:
@@ -193,28 +190,28 @@ def _walk(
     split, *kept, column = out_strides
     place = dict(zip(sorted(p.kept), kept, strict=True))
     rows, row_strides, out_rows = merged(
-        of(p.kept, shape), of(p.kept, strides), tuple(place[n] for n in p.kept)
+        of(p.kept, c.shape), of(p.kept, c.strides), tuple(place[n] for n in p.kept)
     )
-    outer, outer_strides = merged(of(p.outer, shape), of(p.outer, strides))
-    inner, inner_strides = merged(of(p.inner, shape), of(p.inner, strides))
-    lengths = tuple(math.prod(of(modes, shape)) for modes in (p.kept, p.outer, p.inner))
+    outer, outer_strides = merged(of(p.outer, c.shape), of(p.outer, c.strides))
+    inner, inner_strides = merged(of(p.inner, c.shape), of(p.inner, c.strides))
+    lengths = tuple(map(c.length, (p.kept, p.outer, p.inner)))
     largest = (
         *lengths,
         # The last split may overhang.
         p.splits * p.per_split * p.tile.block_k if p.sweep == "inner" else 0,
-        span(shape, strides),
-        span((p.splits, *(shape[n] for n in sorted(p.kept)), rank), out_strides),
-        max(shape) * rank,
+        span(c.shape, c.strides),
+        span((p.splits, *of(tuple(sorted(p.kept)), c.shape), c.rank), out_strides),
+        max(c.shape) * c.rank,
     )
-    unit, at = alignment(itemsizes[0], [(rows, row_strides), (inner, inner_strides)], outer_strides)
-    columns = ((rank,), (column,))
-    out_unit, out_at = alignment(itemsizes[1], [(rows, out_rows), columns], (split,))
+    unit, at = alignment(c.itemsize, [(rows, row_strides), (inner, inner_strides)], outer_strides)
+    columns = ((c.rank,), (column,))
+    out_unit, out_at = alignment(c.computing, [(rows, out_rows), columns], (split,))
     known = {
         "CONTIGUOUS": "" if at is None else ("rows", "inner")[at],
         "UNIT": unit,
         "OUT_CONTIGUOUS": "" if out_at is None else ("rows", "columns")[out_at],
         "OUT_UNIT": out_unit,
-        "RANK_UNIT": math.gcd(rank, 16 // itemsizes[1]),
+        "RANK_UNIT": math.gcd(c.rank, 16 // c.computing),
         "WIDE": wide(*largest),
     }
     walk = _Walk(
@@ -225,12 +222,12 @@ def _walk(
         outer_strides=outer_strides,
         inner_sizes=inner,
         inner_strides=inner_strides,
-        outer_modes=of(p.outer, shape),
-        inner_modes=of(p.inner, shape),
+        outer_modes=of(p.outer, c.shape),
+        inner_modes=of(p.inner, c.shape),
         rows=lengths[0],
         outer=lengths[1],
         inner=lengths[2],
-        rank=rank,
+        rank=c.rank,
         out_stride_r=column,
         out_stride_split=split,
     )
@@ -250,14 +247,11 @@ def contract(
     ``factors[n]`` is ``[I_n, R]``; ``out`` has the computing type and is returned. ``chip`` is that
     of ``x`` and ``way`` is `plan`'s if not given.
     """
-    shape, strides, rank = tuple(x.shape), x.stride(), out.shape[-1]
-    kept = tuple(n for n in range(x.ndim) if n not in factors)
-    chip = chip_of(x.device) if chip is None else chip
-    dtype = str(x.dtype).removeprefix("torch.")
-    p = way or plan(shape, strides, kept, rank, dtype, precision, chip)
+    kept = (n for n in range(x.ndim) if n not in factors)
+    c = Contraction.of(x, kept, out.shape[-1], precision, chip)
+    p = way or plan(c)
     target = out[None] if p.splits == 1 else out.new_empty(p.splits, *out.shape)
-    itemsizes = ITEMSIZE[dtype], out.element_size()
-    walk, known = _walk(p, shape, strides, rank, target.stride(), itemsizes)
+    walk, known = _walk(c, p, target.stride())
     matrices = {n: f.to(out.dtype).contiguous() for n, f in factors.items()}
     with torch.cuda.device_of(x):
         contraction_kernel[(p.programs,)](

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .contraction import contract
 from .devices import Chip
-from .plan import expected
+from .plan import Contraction, expected
 
 __all__ = ["cost", "mttkrp"]
 
@@ -44,4 +44,4 @@ def cost(
     chip: Chip,
 ) -> tuple[float, float, float]:
     """Flops, bytes and seconds that are expected."""
-    return expected(shape, strides, (mode,), rank, dtype, precision, chip)
+    return expected(Contraction(shape, strides, (mode,), rank, dtype, precision, chip))

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from torch import Tensor
+
 from .configs import Setting, Tile, arithmetic, overhead, rate, tiles_for
-from .devices import IN_CACHE, ITEMSIZE, LAUNCH, REACHED, Chip
+from .devices import IN_CACHE, ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
 from .indexing import plain
 
-__all__ = ["Plan", "candidates", "expected", "plan"]
+__all__ = ["Contraction", "Plan", "candidates", "expected", "plan"]
 
 Ints = tuple[int, ...]
 
@@ -34,6 +36,64 @@ WARPS, LATENCY = 8, 7e-7
 
 #: Share of the lesser costs that does not hide behind the greatest.
 EXPOSED = 0.1
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """What is to be planned.
+
+    Attributes
+    ----------
+    shape, strides : tuple of int
+        Of ``x``.
+    kept : tuple of int
+        The modes that are left; for a slab pass the one that is cut, then the others.
+    rank : int
+    dtype, precision : str
+        The storage type of ``x``, and what the user asks for.
+    chip : Chip
+    """
+
+    shape: Ints
+    strides: Ints
+    kept: Ints
+    rank: int
+    dtype: str
+    precision: str
+    chip: Chip
+
+    @classmethod
+    def of(
+        cls, x: Tensor, kept: Iterable[int], rank: int, precision: str, chip: Chip | None = None
+    ) -> Contraction:
+        """Describe a tensor; ``chip`` is that of ``x`` if not given."""
+        dtype = str(x.dtype).removeprefix("torch.")
+        chip = chip or chip_of(x.device)
+        return cls(tuple(x.shape), x.stride(), tuple(kept), rank, dtype, precision, chip)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element of ``x``."""
+        return ITEMSIZE[self.dtype]
+
+    @property
+    def computing(self) -> int:
+        """Bytes of an element of the result."""
+        return max(4, self.itemsize)
+
+    @property
+    def flops(self) -> float:
+        """Flops of one contraction of all of ``x``."""
+        return 2.0 * math.prod(self.shape) * self.rank
+
+    @property
+    def slowest_first(self) -> Ints:
+        """All modes in the order of the memory."""
+        return tuple(sorted(range(len(self.shape)), key=lambda n: (-self.strides[n], n)))
+
+    def length(self, modes: Iterable[int]) -> int:
+        """Return how many indices these modes have together."""
+        return math.prod(self.shape[n] for n in modes)
 
 
 @dataclass(frozen=True)
@@ -66,138 +126,90 @@ class Plan:
     splits: int
     per_split: int
     programs: int
-    bytes: float
-    seconds: float
+    bytes: float = 0.0
+    seconds: float = 0.0
 
 
 @lru_cache(maxsize=1024)
-def plan(
-    shape: Ints,
-    strides: Ints,
-    kept: Ints,
-    rank: int,
-    dtype: str,
-    precision: str,
-    chip: Chip,
-) -> Plan:
-    """Choose how to contract to the modes ``kept``: the quickest by prediction.
+def plan(c: Contraction) -> Plan:
+    """Choose how to contract: the quickest way by prediction.
 
     Sums of at most `STEPS` steps come first, whatever their time, where partial results stay small.
     """
-    ways = candidates(shape, strides, kept, rank, dtype, precision, chip)
-    return min(ways, key=lambda p: (p.per_split > STEPS, p.seconds))
+    return min(candidates(c), key=lambda p: (p.per_split > STEPS, p.seconds))
 
 
-def expected(
-    shape: Ints,
-    strides: Ints,
-    kept: Ints,
-    rank: int,
-    dtype: str,
-    precision: str,
-    chip: Chip,
-) -> tuple[float, float, float]:
+def expected(c: Contraction) -> tuple[float, float, float]:
     """Flops, bytes and seconds of a contraction as it is planned."""
-    p = plan(shape, strides, kept, rank, dtype, precision, chip)
-    return 2.0 * math.prod(shape) * rank, p.bytes, p.seconds
+    p = plan(c)
+    return c.flops, p.bytes, p.seconds
 
 
 def candidates(
-    shape: Ints,
-    strides: Ints,
-    kept: Ints,
-    rank: int,
-    dtype: str,
-    precision: str,
-    chip: Chip,
-    tiles: Callable[[Setting, Chip], Iterable[Tile]] | None = None,
+    c: Contraction, tiles: Callable[[Setting, Chip], Iterable[Tile]] | None = None
 ) -> Iterator[Plan]:
-    """Yield every way to contract to the modes ``kept`` that is worth its partial results.
+    """Yield every way to contract that is worth its partial results.
 
     With ``tiles``, if given, in place of `tiles_for`.
     """
-    tiles = tiles_for if tiles is None else tiles
-    slowest_first = sorted(range(len(shape)), key=lambda n: (-strides[n], n))
-    rows = tuple(n for n in slowest_first if n in kept)
-    summed = tuple(n for n in slowest_first if n not in kept)
+    tiles = tiles or tiles_for
+    rows = tuple(n for n in c.slowest_first if n in c.kept)
+    summed = tuple(n for n in c.slowest_first if n not in c.kept)
     # The mode that lies closest together decides how a tile is loaded.
-    fastest = [n for n in slowest_first if shape[n] > 1][-1:]
-    rows_contiguous = bool(fastest) and fastest[0] in kept and strides[fastest[0]] == 1
-    mode, itemsize = arithmetic(dtype, precision, chip, rows_contiguous), ITEMSIZE[dtype]
-    simple = plain(shape, strides, itemsize)
-    results = math.prod(shape[n] for n in rows) * rank
-    allowed = max(IN_CACHE, PARTIALS * math.prod(shape) * itemsize / (2 * max(4, itemsize)))
+    fastest = [n for n in c.slowest_first if c.shape[n] > 1][-1:]
+    rows_contiguous = bool(fastest) and fastest[0] in c.kept and c.strides[fastest[0]] == 1
+    mode = arithmetic(c.dtype, c.precision, c.chip, rows_contiguous)
+    order, simple = len(c.shape), plain(c.shape, c.strides, c.itemsize)
+    length, results = c.length(rows), c.length(rows) * c.rank
+    size = math.prod(c.shape) * c.itemsize
+    allowed = max(IN_CACHE, PARTIALS * size / (2 * c.computing))
     for cut in range(len(summed)):
         outer, inner = summed[:cut], summed[cut:]
         sweep = "outer" if outer else "inner"
-        lengths = [math.prod(shape[n] for n in modes) for modes in (rows, outer, inner)]
-        setting = Setting.of(lengths[0], rank, mode, itemsize, sweep, len(shape), simple)
-        for tile in tiles(setting, chip):
-            k_blocks = -(-lengths[2] // tile.block_k)
-            blocks = -(-lengths[0] // tile.block_m) * -(-rank // tile.block_r)
-            at_once, steps = (k_blocks, lengths[1]) if outer else (1, k_blocks)
+        setting = Setting.of(length, c.rank, mode, c.itemsize, sweep, order, simple)
+        for tile in tiles(setting, c.chip):
+            k_blocks = -(-c.length(inner) // tile.block_k)
+            blocks = -(-length // tile.block_m) * -(-c.rank // tile.block_r)
+            at_once, steps = (k_blocks, c.length(outer)) if outer else (1, k_blocks)
             if at_once > 1 and at_once * results > allowed:
                 continue
             most = max(1, int(allowed // (results * at_once)))
-            filling = (n * chip.multiprocessors // (blocks * at_once) for n in ROUNDS)
+            filling = (n * c.chip.multiprocessors // (blocks * at_once) for n in ROUNDS)
             for parts in {min(max(1, n), steps, most) for n in (1, *filling, -(-steps // STEPS))}:
                 per_split = -(-steps // parts)
                 splits = -(-steps // per_split) * at_once
                 programs = blocks * splits
-                nbytes, seconds = _predicted(
-                    tile, mode, sweep, dtype, lengths, rank, splits, per_split, programs, chip
-                )
-                yield Plan(
-                    sweep,
-                    mode,
-                    tile,
-                    rows,
-                    outer,
-                    inner,
-                    splits,
-                    per_split,
-                    programs,
-                    nbytes,
-                    seconds,
-                )
+                way = Plan(sweep, mode, tile, rows, outer, inner, splits, per_split, programs)
+                nbytes, seconds = _predicted(c, way)
+                yield replace(way, bytes=nbytes, seconds=seconds)
 
 
-def _predicted(
-    tile: Tile,
-    mode: str,
-    sweep: str,
-    dtype: str,
-    lengths: list[int],
-    rank: int,
-    splits: int,
-    per_split: int,
-    programs: int,
-    chip: Chip,
-) -> tuple[float, float]:
+def _predicted(c: Contraction, p: Plan) -> tuple[float, float]:
     """Bytes and seconds, by the multiprocessor that has most to do.
 
     Tiles count whole, the empty part of the last one too; memory does not see that part. Columns
     beyond one block read ``x`` again, from the L2 cache, twice as fast.
     """
-    itemsize = ITEMSIZE[dtype]
-    size, results = math.prod(lengths) * itemsize, lengths[0] * rank * max(4, itemsize)
-    share = -(-programs // chip.multiprocessors) * chip.multiprocessors * per_split
-    resident = min(programs / chip.multiprocessors, WARPS / tile.warps)
+    tile, chip, results = p.tile, c.chip, c.length(p.kept) * c.rank
+    read, written = math.prod(c.shape) * c.itemsize, results * c.computing
+    share = -(-p.programs // chip.multiprocessors) * chip.multiprocessors * p.per_split
+    resident = min(p.programs / chip.multiprocessors, WARPS / tile.warps)
     # Half of what one waits for is hidden by its own instructions, half by other warps.
     busy = 0.5 + 0.5 * resident * tile.warps / WARPS
-    multiply = share * 2.0 * tile.volume / rate(tile, mode, dtype, chip) / busy
-    besides = share * overhead(tile, mode, sweep, chip) / busy
-    in_flight = resident * (tile.stages - 1) * tile.block_m * tile.block_k * itemsize
+    multiply = share * 2.0 * tile.volume / rate(tile, p.mode, c.dtype, chip) / busy
+    besides = share * overhead(tile, p.mode, p.sweep, chip) / busy
+    in_flight = resident * (tile.stages - 1) * tile.block_m * tile.block_k * c.itemsize
     bandwidth = REACHED * chip.bandwidth
     drawn = min(bandwidth, chip.multiprocessors * in_flight / LATENCY)
-    again = -(-rank // tile.block_r) / 2
-    costs = sorted([multiply, besides, (size * max(1.0, again) + results) / max(drawn, 1.0)])
+    again = -(-c.rank // tile.block_r) / 2
+    move = (read * max(1.0, again) + written) / max(drawn, 1.0)
+    costs = sorted([multiply, besides, move])
     seconds = costs[-1] + EXPOSED * sum(costs[:-1]) + LAUNCH
-    nbytes = float(size + results)
-    if splits > 1:
-        partials = 2.0 * splits * results
+    nbytes = float(read + written)
+    if p.splits > 1:
+        partials = 2.0 * p.splits * written
         nbytes += partials
         # Small ones do not leave the L2 cache.
-        rate_of = 2 if splits * lengths[0] * rank <= IN_CACHE else 1
-        seconds += partials / (rate_of * bandwidth) + LAUNCH
+        faster = 2 if p.splits * results <= IN_CACHE else 1
+        seconds += partials / (faster * bandwidth) + LAUNCH
     return nbytes, seconds

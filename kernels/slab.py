@@ -31,8 +31,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .devices import Chip, chip_of
+from .devices import Chip
 from .indexing import multiple, offset
+from .plan import Contraction
 from .products import product
 from .slab_plan import SlabPlan, plan
 
@@ -300,10 +301,8 @@ def slab_pass(
     of ``x`` and ``way`` is `plan`'s if not given.
     """
     _check(x.ndim, mode, group)
-    chip = chip_of(x.device) if chip is None else chip
-    rank, shape, strides = inverse.shape[0], tuple(x.shape), x.stride()
-    dtype = str(x.dtype).removeprefix("torch.")
-    p = way or plan(shape, strides, mode, tuple(group), rank, dtype, precision, chip)
+    rank, shape = inverse.shape[0], tuple(x.shape)
+    p = way or plan(Contraction.of(x, (mode, *group), rank, precision, chip))
     tile, block_j = p.tile, p.tile.block_m // p.together
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     b, c = (reduce(_khatri_rao, [factors[n].to(wide) for n in ns]) for ns in (p.group, p.inner))
@@ -323,7 +322,7 @@ def slab_pass(
             _tiled(c, tile.block_k, tile.block_r),
             _tiled(inverse, p.block_s, tile.block_r),
             shift,
-            strides[mode],
+            x.stride(mode),
             *p.walks[0],
             *p.walks[1],
             shape[mode],

@@ -28,7 +28,7 @@ from functools import lru_cache
 from .configs import Setting, Tile, arithmetic, invalid, overhead, rate
 from .devices import ITEMSIZE, LAUNCH, REACHED, Chip
 from .indexing import alignment, merged, span, wide
-from .plan import EXPOSED, LATENCY, STEPS, WARPS
+from .plan import EXPOSED, LATENCY, STEPS, WARPS, Contraction
 
 __all__ = ["SlabPlan", "candidates", "expected", "plan", "tile_for"]
 
@@ -86,8 +86,8 @@ class SlabPlan:
     together: int
     programs: int
     stretch: int
-    bytes: float
-    seconds: float
+    bytes: float = 0.0
+    seconds: float = 0.0
 
     @property
     def block_s(self) -> int:
@@ -97,76 +97,45 @@ class SlabPlan:
 
 
 @lru_cache(maxsize=1024)
-def plan(
-    shape: Ints,
-    strides: Ints,
-    mode: int,
-    group: Ints,
-    rank: int,
-    dtype: str,
-    precision: str,
-    chip: Chip,
-) -> SlabPlan:
-    """Choose how to update ``mode`` and contract to the modes ``group``: the quickest way."""
-    ways = candidates(shape, strides, mode, group, rank, dtype, precision, chip)
-    return min(ways, key=lambda p: p.seconds)
+def plan(c: Contraction) -> SlabPlan:
+    """Choose how to update the first mode that is kept and contract to the others."""
+    return min(candidates(c), key=lambda p: p.seconds)
 
 
-def expected(
-    shape: Ints,
-    strides: Ints,
-    mode: int,
-    group: Ints,
-    rank: int,
-    dtype: str,
-    precision: str,
-    chip: Chip,
-) -> tuple[float, float, float]:
+def expected(c: Contraction) -> tuple[float, float, float]:
     """Flops, bytes and seconds of a pass as it is planned.
 
     To be held against ``plan.expected`` of the two contractions that it replaces.
     """
-    p = plan(shape, strides, mode, group, rank, dtype, precision, chip)
-    kept = math.prod(shape[n] for n in (mode, *group))
-    return 2.0 * math.prod(shape) * rank + 4.0 * kept * rank, p.bytes, p.seconds
+    p = plan(c)
+    return c.flops + 4.0 * c.length(c.kept) * c.rank, p.bytes, p.seconds
 
 
-def candidates(
-    shape: Ints,
-    strides: Ints,
-    mode: int,
-    group: Ints,
-    rank: int,
-    dtype: str,
-    precision: str,
-    chip: Chip,
-) -> Iterator[SlabPlan]:
+def candidates(c: Contraction) -> Iterator[SlabPlan]:
     """Yield what differs in the programs of one multiprocessor: as many as there is room for.
 
     A tile holds rows of one slab, or of as many as one load brings where they lie side by side.
     """
-    itemsize = ITEMSIZE[dtype]
-    slowest_first = sorted(range(len(shape)), key=lambda n: (-strides[n], n))
-    kept = tuple(n for n in slowest_first if n in group)
-    inner = tuple(n for n in slowest_first if n != mode and n not in group)
-    slabs, *walks = (_walk(shape, strides, modes) for modes in ((mode,), kept, inner))
-    unit, at = alignment(itemsize, [slabs, *walks])
+    mode, *others = c.kept
+    group = tuple(n for n in c.slowest_first if n in others)
+    inner = tuple(n for n in c.slowest_first if n not in c.kept)
+    slabs, *walks = (_walk(c, modes) for modes in ((mode,), group, inner))
+    unit, at = alignment(c.itemsize, [slabs, *walks])
     contiguous = "" if at is None else ("slabs", "group", "inner")[at]
-    how = arithmetic(dtype, precision, chip, contiguous in ("slabs", "group"))
-    lengths = shape[mode], *(math.prod(shape[n] for n in modes) for modes in (kept, inner))
-    together = LOAD // itemsize if contiguous == "slabs" else 1
-    long = wide(span(shape, strides))
-    easy = together == 1 and unit * itemsize == LOAD and not long
-    tile = tile_for(rank, how, dtype, easy, chip)
-    again = rank > tile.block_r
-    stretch = STRETCH // (tile.block_m * itemsize) if again else STEPS * tile.block_k
-    batches = -(-lengths[0] // together)
+    how = arithmetic(c.dtype, c.precision, c.chip, contiguous in ("slabs", "group"))
+    together = LOAD // c.itemsize if contiguous == "slabs" else 1
+    long = wide(span(c.shape, c.strides))
+    easy = together == 1 and unit * c.itemsize == LOAD and not long
+    tile = tile_for(c.rank, how, c.dtype, easy, c.chip)
+    again = c.rank > tile.block_r
+    stretch = STRETCH // (tile.block_m * c.itemsize) if again else STEPS * tile.block_k
+    batches = -(-c.shape[mode] // together)
     for each in range(1, WARPS // tile.warps + 1):
-        per_program = -(-batches // min(batches, each * chip.multiprocessors))
+        per_program = -(-batches // min(batches, each * c.chip.multiprocessors))
         way = SlabPlan(
             how=how,
             tile=tile,
-            group=kept,
+            group=group,
             inner=inner,
             walks=(walks[0], walks[1]),
             contiguous=contiguous,
@@ -175,15 +144,13 @@ def candidates(
             together=together,
             programs=-(-batches // per_program),
             stretch=stretch,
-            bytes=0.0,
-            seconds=0.0,
         )
-        nbytes, seconds = _predicted(way, lengths, rank, dtype, chip)
+        nbytes, seconds = _predicted(c, way)
         yield replace(way, bytes=nbytes, seconds=seconds)
 
 
-def _walk(shape: Ints, strides: Ints, modes: Ints) -> Walk:
-    sizes, steps = merged(tuple(shape[n] for n in modes), tuple(strides[n] for n in modes))
+def _walk(c: Contraction, modes: Ints) -> Walk:
+    sizes, steps = merged(tuple(c.shape[n] for n in modes), tuple(c.strides[n] for n in modes))
     return sizes, steps
 
 
@@ -224,34 +191,32 @@ def tile_for(rank: int, how: str, dtype: str, easy: bool, chip: Chip) -> Tile:
     return tile
 
 
-def _predicted(
-    p: SlabPlan, lengths: tuple[int, ...], rank: int, dtype: str, chip: Chip
-) -> tuple[float, float]:
+def _predicted(c: Contraction, p: SlabPlan) -> tuple[float, float]:
     """Bytes and seconds, by the multiprocessor that has most to do.
 
     The L2 cache is taken to be twice as fast as the memory. There are the columns beyond one block,
     and slabs side by side that do not fill what the memory hands over: other programs read the
     rest of it at the same time.
     """
-    slabs, group, inner = lengths
-    itemsize, tile = ITEMSIZE[dtype], p.tile
-    computing = max(4, itemsize)
+    slabs, group, inner = c.shape[c.kept[0]], c.length(p.group), c.length(p.inner)
+    tile, chip, rank = p.tile, c.chip, c.rank
     batches = -(-slabs // p.together)
     columns, stretches = -(-rank // tile.block_r), -(-inner // p.stretch)
     blocks = -(-group * p.together // tile.block_m) * columns
     per_program = -(-batches // p.programs)
     rounds = -(-p.programs // chip.multiprocessors) * per_program
     steps = rounds * chip.multiprocessors * blocks * -(-inner // tile.block_k)
-    multiply = steps * 2.0 * tile.volume / rate(tile, p.how, dtype, chip)
+    multiply = steps * 2.0 * tile.volume / rate(tile, p.how, c.dtype, chip)
     besides = steps * overhead(tile, p.how, "inner", chip)
 
-    size, partial = float(math.prod(lengths) * itemsize), float(group * rank * computing)
-    part = max(1.0, SECTOR / (itemsize * p.together)) if p.contiguous == "slabs" else 1.0
+    size = float(math.prod(c.shape) * c.itemsize)
+    partial = float(group * rank * c.computing)
+    part = max(1.0, SECTOR / (c.itemsize * p.together)) if p.contiguous == "slabs" else 1.0
     own = p.programs * partial
     # Y for every slab and stretch, Z for every batch, then those of all programs.
     through = 2 * partial * (slabs * stretches + batches) + own
     fits = min(1.0, IN_CACHE / (own * (1 + p.together)))
-    nbytes = size + (2 * slabs * rank * computing + partial) + through * (1 - fits)
+    nbytes = size + (2 * slabs * rank * c.computing + partial) + through * (1 - fits)
     cached = (columns * part - 1) * size + through * fits + batches * rank * rank * 8
     # One multiprocessor alone may draw twice its share of the bandwidth.
     bandwidth = REACHED * chip.bandwidth * min(1.0, 2 * p.programs / chip.multiprocessors)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .contraction import contract
 from .devices import Chip
-from .plan import expected
+from .plan import Contraction, expected
 
 __all__ = ["cost", "ttm"]
 
@@ -36,4 +36,4 @@ def cost(
 ) -> tuple[float, float, float]:
     """Flops, bytes and seconds that are expected."""
     kept = tuple(n for n in range(len(shape)) if n != mode)
-    return expected(shape, strides, kept, rank, dtype, precision, chip)
+    return expected(Contraction(shape, strides, kept, rank, dtype, precision, chip))

@@ -35,8 +35,8 @@ def test_the_settings_tuned_are_those_that_plans_ask_for():
         for setting, shape in tune.settings_of(*problem, CHIP):
             strides = tune.torch.empty(shape, device="meta").stride()
             dtype, precision, _, rank = problem
-            arguments = (shape, strides, (0,), rank, dtype, precision, CHIP)
-            assert list(tune.candidates(*arguments, tiles=noted))
+            c = tune.Contraction(shape, strides, (0,), rank, dtype, precision, CHIP)
+            assert list(tune.candidates(c, tiles=noted))
             assert setting in asked
             asked.clear()
 

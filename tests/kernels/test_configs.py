@@ -13,7 +13,7 @@ from tensorfast.kernels import configs
 from tensorfast.kernels.configs import Setting, Tile, arithmetic, invalid, tiles_for
 from tensorfast.kernels.devices import CHIPS, IN_CACHE, ITEMSIZE, chip_like
 from tensorfast.kernels.indexing import alignment, merged, span
-from tensorfast.kernels.plan import PARTIALS, STEPS, candidates, expected, plan
+from tensorfast.kernels.plan import PARTIALS, STEPS, Contraction, candidates, expected, plan
 
 CHIP = CHIPS[90]
 chips = st.sampled_from(list(CHIPS.values()))
@@ -39,31 +39,30 @@ def problems(draw):
     shape, strides = draw(layouts())
     kept = draw(st.sets(st.sampled_from(range(len(shape))), max_size=len(shape) - 1))
     arguments = draw(st.tuples(ranks, dtypes, precisions, chips))
-    return shape, strides, tuple(sorted(kept)), *arguments
+    return Contraction(shape, strides, tuple(sorted(kept)), *arguments)
 
 
 @given(problems())
 @settings(max_examples=300, deadline=None)
-def test_a_plan_does_every_term_once(problem):
-    shape, _, kept, rank, *_ = problem
-    p = plan(*problem)
-    assert sorted(p.kept + p.outer + p.inner) == list(range(len(shape)))
-    assert set(p.kept) == set(kept)
-    rows, outer, inner = (math.prod(shape[n] for n in g) for g in (p.kept, p.outer, p.inner))
+def test_a_plan_does_every_term_once(c):
+    p = plan(c)
+    assert sorted(p.kept + p.outer + p.inner) == list(range(len(c.shape)))
+    assert set(p.kept) == set(c.kept)
+    rows, outer, inner = (math.prod(c.shape[n] for n in g) for g in (p.kept, p.outer, p.inner))
     k_blocks = -(-inner // p.tile.block_k)
     steps, at_once = (outer, k_blocks) if p.sweep == "outer" else (k_blocks, 1)
     assert bool(p.outer) == (p.sweep == "outer")
     # Every step belongs to one split, and none is empty.
     assert (p.splits // at_once - 1) * p.per_split < steps <= p.splits // at_once * p.per_split
     assert p.splits % at_once == 0
-    blocks = -(-rows // p.tile.block_m) * -(-rank // p.tile.block_r)
+    blocks = -(-rows // p.tile.block_m) * -(-c.rank // p.tile.block_r)
     assert p.programs == blocks * p.splits
 
 
 @given(problems())
 @settings(max_examples=300, deadline=None)
-def test_a_plan_is_the_quickest_that_keeps_sums_short(problem):
-    p, ways = plan(*problem), list(candidates(*problem))
+def test_a_plan_is_the_quickest_that_keeps_sums_short(c):
+    p, ways = plan(c), list(candidates(c))
     assert p in ways
     short = [way for way in ways if way.per_split <= STEPS]
     assert p.seconds == min(way.seconds for way in (short or ways))
@@ -72,19 +71,17 @@ def test_a_plan_is_the_quickest_that_keeps_sums_short(problem):
 
 @given(problems())
 @settings(max_examples=300, deadline=None)
-def test_partial_results_stay_small(problem):
-    shape, _, kept, rank, *_ = problem
-    p, itemsize = plan(*problem), ITEMSIZE[problem[4]]
-    results = math.prod(shape[n] for n in kept) * rank
-    wide = max(4, itemsize)
+def test_partial_results_stay_small(c):
+    p, itemsize, wide = plan(c), ITEMSIZE[c.dtype], 8 if c.dtype == "float64" else 4
+    results = math.prod(c.shape[n] for n in c.kept) * c.rank
     if p.splits > 1:
         through = 2 * p.splits * results * wide
-        assert through <= max(2 * IN_CACHE * wide, PARTIALS * math.prod(shape) * itemsize)
-    flops, nbytes, seconds = expected(*problem)
-    assert flops == pytest.approx(2 * math.prod(shape) * rank)
-    least = math.prod(shape) * itemsize + results * wide
+        assert through <= max(2 * IN_CACHE * wide, PARTIALS * math.prod(c.shape) * itemsize)
+    flops, nbytes, seconds = expected(c)
+    assert flops == pytest.approx(2 * math.prod(c.shape) * c.rank)
+    least = math.prod(c.shape) * itemsize + results * wide
     assert nbytes >= least * (1 - 1e-12)
-    assert seconds >= nbytes / (2 * problem[6].bandwidth)
+    assert seconds >= nbytes / (2 * c.chip.bandwidth)
 
 
 @pytest.mark.parametrize("rank", [16, 64])
@@ -92,7 +89,7 @@ def test_partial_results_stay_small(problem):
 def test_large_tensors_are_read_once_and_fill_the_chip(shape, rank):
     strides = tuple(np.cumprod((1, *shape[:0:-1]))[::-1].tolist())
     for mode in range(len(shape)):
-        p = plan(shape, strides, (mode,), rank, "float32", "ieee", CHIP)
+        p = plan(Contraction(shape, strides, (mode,), rank, "float32", "ieee", CHIP))
         assert p.bytes <= 1.1 * 4 * math.prod(shape)
         assert p.programs >= 1.9 * CHIP.multiprocessors
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tensorfast.kernels import plan as contractions
 from tensorfast.kernels.configs import Setting, invalid
 from tensorfast.kernels.devices import CHIPS, ITEMSIZE
+from tensorfast.kernels.plan import Contraction
 from tensorfast.kernels.slab_plan import LOAD, candidates, expected, plan
 
 H200 = CHIPS[90]
@@ -33,44 +35,42 @@ def problems(draw):
     rank, dtype = draw(st.integers(1, 512)), draw(st.sampled_from(list(ITEMSIZE)))
     precision = draw(st.sampled_from(["ieee", "tf32", "bf16"]))
     chip = draw(st.sampled_from(list(CHIPS.values())))
-    return shape, strides, mode, group, rank, dtype, precision, chip
+    return Contraction(shape, strides, (mode, *group), rank, dtype, precision, chip)
 
 
 @given(problems())
 @settings(max_examples=300, deadline=None)
-def test_a_plan_does_every_slab_once(problem):
-    shape, strides, mode, group, rank, dtype, _, chip = problem
-    p = plan(*problem)
-    assert sorted((mode, *p.group, *p.inner)) == list(range(len(shape)))
+def test_a_plan_does_every_slab_once(c):
+    p, (mode, *group), strides = plan(c), c.kept, c.strides
+    assert sorted((mode, *p.group, *p.inner)) == list(range(len(c.shape)))
     assert set(p.group) == set(group)
     for modes in (p.group, p.inner):
         assert [strides[n] for n in modes] == sorted((strides[n] for n in modes), reverse=True)
     # Every program has slabs to do, or its Z would never be written.
-    batches = -(-shape[mode] // p.together)
+    batches = -(-c.shape[mode] // p.together)
     assert 1 <= p.programs <= batches
     assert p.stretch % p.tile.block_k == 0
     assert p.tile.block_m % p.together == 0
     assert p.tile.block_r % p.block_s == 0
-    assert p.together == (LOAD // ITEMSIZE[dtype] if p.contiguous == "slabs" else 1)
-    setting = Setting.of(p.tile.block_m, rank, p.how, ITEMSIZE[dtype], "inner", 2)
-    assert invalid(p.tile, setting, chip) == []
+    assert p.together == (LOAD // ITEMSIZE[c.dtype] if p.contiguous == "slabs" else 1)
+    setting = Setting.of(p.tile.block_m, c.rank, p.how, ITEMSIZE[c.dtype], "inner", 2)
+    assert invalid(p.tile, setting, c.chip) == []
 
 
 @given(problems())
 @settings(max_examples=300, deadline=None)
-def test_a_plan_is_the_quickest_and_costs_what_it_moves(problem):
-    shape, _, mode, group, rank, dtype, _, chip = problem
-    p = plan(*problem)
-    assert p.seconds == min(way.seconds for way in candidates(*problem))
-    flops, nbytes, seconds = expected(*problem)
-    assert flops >= 2 * math.prod(shape) * rank
-    kept = math.prod(shape[n] for n in (mode, *group))
-    wide, size = max(4, ITEMSIZE[dtype]), math.prod(shape) * ITEMSIZE[dtype]
+def test_a_plan_is_the_quickest_and_costs_what_it_moves(c):
+    p = plan(c)
+    assert p.seconds == min(way.seconds for way in candidates(c))
+    flops, nbytes, seconds = expected(c)
+    assert flops >= 2 * math.prod(c.shape) * c.rank
+    kept = math.prod(c.shape[n] for n in c.kept)
+    wide, size = max(4, ITEMSIZE[c.dtype]), math.prod(c.shape) * ITEMSIZE[c.dtype]
     assert nbytes >= size
     # At worst Y and Z go through memory for every stretch and every slab.
-    stretches = math.ceil(math.prod(shape) / kept / p.stretch)
-    assert nbytes <= size + 2 * (stretches + 4) * kept * rank * wide
-    assert seconds >= nbytes / chip.bandwidth
+    stretches = math.ceil(math.prod(c.shape) / kept / p.stretch)
+    assert nbytes <= size + 2 * (stretches + 4) * kept * c.rank * wide
+    assert seconds >= nbytes / c.chip.bandwidth
 
 
 @pytest.mark.parametrize("side", [512, 1024])
@@ -78,29 +78,29 @@ def test_a_plan_is_the_quickest_and_costs_what_it_moves(problem):
 def test_a_pass_reads_large_tensors_once_in_less_time_than_two_contractions(side, rank):
     shape = (side,) * 3
     for mode, other in itertools.permutations(range(3), 2):
-        problem = shape, dense(shape), mode, (other,), rank, "float32", "ieee", H200
-        _, nbytes, seconds = expected(*problem)
+        c = Contraction(shape, dense(shape), (mode, other), rank, "float32", "ieee", H200)
+        _, nbytes, seconds = expected(c)
         assert nbytes <= 1.25 * 4 * math.prod(shape)
         if mode < 2:
             assert nbytes <= 1.15 * 4 * math.prod(shape)
-        assert seconds < 0.75 * two_contractions(*problem)
+        assert seconds < 0.75 * two_contractions(c)
 
 
-def two_contractions(shape, strides, mode, group, *rest):
+def two_contractions(c):
     """Seconds of the MTTKRPs that a pass replaces."""
-    return sum(contractions.expected(shape, strides, (n,), *rest)[2] for n in (mode, *group))
+    return sum(contractions.expected(replace(c, kept=(n,)))[2] for n in c.kept)
 
 
 def test_it_is_told_where_a_pass_does_not_pay():
     # Fewer slabs than half the multiprocessors; a partial result that no cache holds.
-    for shape, mode, group in [((20, 800, 800), 0, (1,)), ((128, 128, 128, 128), 0, (1, 2))]:
-        problem = shape, dense(shape), mode, group, 32, "float32", "ieee", H200
-        assert expected(*problem)[2] > two_contractions(*problem)
+    for shape, kept in [((20, 800, 800), (0, 1)), ((128, 128, 128, 128), (0, 1, 2))]:
+        c = Contraction(shape, dense(shape), kept, 32, "float32", "ieee", H200)
+        assert expected(c)[2] > two_contractions(c)
 
 
 def test_programs_are_balanced():
     # All 200 slabs at once, two on some multiprocessors; 128 or 256 programs with equal shares.
     for side, rank, programs in [(200, 16, 200), (512, 16, 256), (512, 64, 128), (1024, 64, 128)]:
         shape = (side,) * 3
-        p = plan(shape, dense(shape), 0, (1,), rank, "float32", "ieee", H200)
+        p = plan(Contraction(shape, dense(shape), (0, 1), rank, "float32", "ieee", H200))
         assert p.programs == programs

@@ -1,15 +1,10 @@
 """The kernels under Triton's interpreter: a process of its own, ``make test-interpret``.
 
 The interpreter is chosen when a kernel is imported, by an environment variable; in a process
-without it there is nothing to collect here.
+without it the same tests run on a GPU, and are skipped where there is none.
 """
 
-import os
-
 import pytest
-
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-collect_ignore_glob = [] if INTERPRETING else ["test_*.py"]
 
 
 @pytest.fixture(autouse=True)

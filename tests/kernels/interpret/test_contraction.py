@@ -114,7 +114,7 @@ def test_the_result_may_have_any_strides():
 @pytest.mark.parametrize("kept", [(0,), (1,), (2,)], ids=str)
 def test_both_sweeps_and_every_number_of_splits(kept):
     x = normal((6, 40, 24), torch.float32)
-    every = list(plan.candidates((6, 40, 24), x.stride(), kept, 5, "float32", "ieee", CHIPS[90]))
+    every = list(plan.candidates(plan.Contraction.of(x, kept, 5, "ieee", CHIPS[90])))
     ways = {(p.sweep, p.outer, p.splits): p for p in every}.values()
     assert len(ways) > 3
     for p in ways:

@@ -13,6 +13,7 @@ from tensorfast.cp.stopping import hadamard
 from tensorfast.kernels import slab, slab_plan
 from tensorfast.kernels.configs import Tile
 from tensorfast.kernels.devices import CHIPS
+from tensorfast.kernels.plan import Contraction
 from tensorfast.precision import unit_roundoff
 from tensorfast.testing import assert_close, planted
 from tensorfast.testing import normal as drawn
@@ -39,9 +40,7 @@ def by_stride(x):
 
 def cut(x, mode, group, rank, precision="ieee", programs=2, stretch=32, block_r=16):
     """Return a plan that cuts a small problem many times."""
-    problem = tuple(x.shape), x.stride(), mode, tuple(group), rank
-    dtype = str(x.dtype).removeprefix("torch.")
-    p = next(slab_plan.candidates(*problem, dtype, precision, CHIPS[90]))
+    p = next(slab_plan.candidates(Contraction.of(x, (mode, *group), rank, precision, CHIPS[90])))
     tile = Tile(16, 16, block_r, 4, 1)
     programs = min(programs, -(-x.shape[mode] // p.together))
     return replace(p, tile=tile, programs=programs, stretch=stretch)
