@@ -8,19 +8,21 @@ PY      = $(VENV)/bin/python
 READY   = $(VENV)/.$(if $(TRITON),test,dev)-ready
 # The demo needs little, and is content with more where that is there already.
 DEMO    = $(or $(wildcard $(READY)),$(VENV)/.demo-ready)
+# A process for each core: a test keeps to one thread.
+SPREAD  = --numprocesses=auto --maxprocesses=8
 
 help:                   ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 demo: $(DEMO)           ## decompose a hyperspectral image, and draw what was found
 	$(PY) examples/indian_pines.py
 test: $(READY)          ## tests and doctests, with coverage
-	$(PY) -m pytest --cov --ignore=tests/kernels/compile
-	TRITON_INTERPRET=1 $(PY) -m pytest tests/kernels/interpret
+	$(PY) -m pytest $(SPREAD) --cov --ignore=tests/kernels/compile
+	TRITON_INTERPRET=1 $(PY) -m pytest $(SPREAD) tests/kernels/interpret
 	$(PY) -m pytest tests/kernels/compile
 test-compile: $(READY)  ## only the kernels, compiled for GPUs that are not there (TRITON=3.6.0)
 	$(PY) -m pytest tests/kernels/compile
 test-interpret: $(READY) ## only the kernels, under Triton's interpreter
-	TRITON_INTERPRET=1 $(PY) -m pytest tests/kernels/interpret
+	TRITON_INTERPRET=1 $(PY) -m pytest $(SPREAD) tests/kernels/interpret
 test-slow: $(READY)     ## only the tests that take long, or many gigabytes
 	$(PY) -m pytest -m slow --slow
 test-gpu: $(READY)      ## only the tests that need a GPU

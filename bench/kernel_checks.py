@@ -11,9 +11,8 @@ from tensorfast.kernels.devices import CHIPS, ITEMSIZE
 
 __all__ = ["faults", "kinds", "meant_unit", "products_of", "times_multiplied"]
 
-#: Bytes of the widest load of a thread that every chip has, and of the narrowest that may do where
-#: a tile is small: a warp's are 256 bytes then.
-WIDE, NARROW = 16, 8
+#: Bytes of the widest load of a thread that every chip has.
+WIDE = 16
 
 #: Matrix units by chip, of which those of Hopper and Blackwell take 64 rows from 4 warps; less is
 #: multiplied as on Ampere.
@@ -202,20 +201,17 @@ def times_multiplied(configuration, report):
 
 
 def _width(launch, report):
-    """Whether contiguous data are moved as wide as a thread's part of the tile allows."""
+    """Whether contiguous data are moved 16 bytes at a time."""
     if not launch.case.wide:
         return None
     verb = "stores" if launch.configuration.kernel == "khatri_rao_kernel" else "loads"
     tile = math.prod(launch.configuration.sides[:2]) * ITEMSIZE[launch.configuration.dtypes[0]]
     share = tile // (32 * report.warps)
-    if share < NARROW:
-        return (
-            f"its tile gives a thread {share} bytes of contiguous data; expected at least {NARROW}"
-        )
-    width = min(WIDE, share)
-    found = sum(report.counts[f"{n}-byte {verb}"] for n in (NARROW, WIDE) if n >= width)
-    if found < share // width:
-        return f"has {found} {width}-byte {verb}; its tile takes {share // width} of each thread"
+    if share < WIDE:
+        return f"its tile gives a thread {share} bytes of contiguous data; expected at least {WIDE}"
+    found = report.counts[f"{WIDE}-byte {verb}"]
+    if found < share // WIDE:
+        return f"has {found} {WIDE}-byte {verb}; its tile takes {share // WIDE} of each thread"
     return None
 
 

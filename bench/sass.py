@@ -34,10 +34,8 @@ FAMILIES = {
         "FFMA": r"FFMA",
         "DFMA": r"DFMA",
         "loads": r"LDG|UTMALDG",
-        "8-byte loads": r"LDG.*\.64\b",
         "16-byte loads": r"LDG.*\.(128|256)\b|UTMALDG",
         "stores": r"STG",
-        "8-byte stores": r"STG.*\.64\b",
         "16-byte stores": r"STG.*\.(128|256)\b",
         "spills": r"LDL|STL",
     }.items()

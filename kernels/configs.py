@@ -235,11 +235,16 @@ def tiles_for(setting: Setting, chip: Chip) -> tuple[Tile, ...]:
     if not tensor_cores and setting.itemsize == 8:
         # A thread holds all terms of its rows and columns.
         tiles = [Tile(16, 16, columns, 4, 4) if few else Tile(32, 16, columns, 8, 3)]
-    elif not tensor_cores and not setting.plain:
-        tiles = [Tile(16, 32, columns, 4, 3) if few else Tile(32, 32, columns, 8, 3)]
+    elif not tensor_cores and (not setting.plain or (few and not outer)):
+        # As many threads as there are 16 bytes for, and as many columns as these have room for.
+        side, warps = (16, 2) if setting.itemsize == 2 else (32, 4)
+        columns, stages = min(side, columns), 4 if setting.plain else 3
+        tiles = [
+            Tile(16, 32, columns, warps, stages) if few else Tile(32, 32, columns, 2 * warps, 3)
+        ]
     elif few:
         # Of half precision a smaller tile has less than 16 bytes for a thread.
-        if setting.plain and not outer and setting.itemsize == 2 and tensor_cores:
+        if setting.plain and not outer and setting.itemsize == 2:
             tiles = [Tile(16, 64, min(32, columns), 4, 4)]
         else:
             tiles = [Tile(16, 64 if outer and setting.plain else 32, columns, 4, 4)]

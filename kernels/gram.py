@@ -86,13 +86,19 @@ def mode_for(dtype: str, out_dtype: str, precision: str, chip: Chip) -> str:
     return arithmetic(dtype, precision, chip)
 
 
-def tile_for(rows: int, mode: str, simple: bool, chip: Chip) -> Tile:
-    """Square blocks, as large as registers allow; ``simple`` if `plain`."""
+def tile_for(rows: int, mode: str, dtype: str, simple: bool, chip: Chip) -> Tile:
+    """Square blocks, as large as registers allow; ``simple`` if `plain`.
+
+    ``dtype`` is that of the result.
+    """
+    if dtype == "float64" and not chip.double_cores and not simple:
+        # A thread holds all terms of its rows and columns.
+        return Tile(16, 32, 16, 4, 3)
     # Operands in parts do not fit beside the sum of a larger block.
     largest = (128 if mode == "half" else 64) if simple else 32
     side = min(largest, max(32, 1 << (rows - 1).bit_length()))
     if mode == "ieee":
-        return Tile(side, 16, side, 4 if chip.double_cores else 8, 3)
+        return Tile(side, 16, side, 8 if side == 64 and not chip.double_cores else 4, 3)
     return Tile(side, 32, side, 8 if side == 128 else 4, 3)
 
 
@@ -123,7 +129,7 @@ def gram(
     terms = math.prod(sizes)
     along = ((rows,), (x.stride(mode),))
     unit, at = alignment(x.element_size(), [along, (sizes, strides)])
-    tile = tile_for(rows, how, plain(tuple(x.shape), x.stride(), x.element_size()), chip)
+    tile = tile_for(rows, how, names[1], plain(tuple(x.shape), x.stride(), x.element_size()), chip)
     parts = splits_for(rows, terms, tile, chip.multiprocessors)
     per_split = -(-terms // (parts * tile.block_k))
     parts = -(-terms // (per_split * tile.block_k))
@@ -166,7 +172,7 @@ def cost(
     rows, size = shape[mode], math.prod(shape)
     wide = "float64" if double or dtype == "float64" else "float32"
     how = mode_for(dtype, wide, precision, chip)
-    tile = tile_for(rows, how, plain(shape, strides, ITEMSIZE[dtype]), chip)
+    tile = tile_for(rows, how, wide, plain(shape, strides, ITEMSIZE[dtype]), chip)
     parts = splits_for(rows, size // rows, tile, chip.multiprocessors)
     flops = float(size * (rows + tile.block_m))
     nbytes = float(size * ITEMSIZE[dtype] + 2 * parts * rows * rows * ITEMSIZE[wide])

@@ -44,8 +44,8 @@ SOUND = [
     (launch(120, mode="ieee", dtype="float64"), report(120, DFMA=1000)),
     (launch(tile=(16, 32, 32), rank=20), report(products={MMA: 6 * 2}, HMMA=12)),
     (
-        launch(dtype="float16", mode="bf16x5", tile=(16, 32, 32)),
-        report(products={MMA: 10}, HMMA=10, **{"16-byte loads": 0, "8-byte loads": 1}),
+        launch(dtype="float16", mode="bf16x5", tile=(16, 64, 32)),
+        report(products={MMA: 20}, HMMA=20, **{"16-byte loads": 1}),
     ),
     (
         launch(mode="tf32", precision="tf32", tile=(32, 32, 32)),
@@ -108,14 +108,14 @@ FAULTY = [
         "has 3 16-byte loads; its tile takes 4 of each thread",
     ),
     (
-        launch(dtype="float16", mode="bf16x5", tile=(16, 32, 32)),
-        report(products={MMA: 10}, HMMA=10, **{"16-byte loads": 0}),
-        "has 0 8-byte loads; its tile takes 1 of each thread",
+        launch(dtype="float16", mode="bf16x5", tile=(16, 64, 32)),
+        report(products={MMA: 20}, HMMA=20, **{"16-byte loads": 0}),
+        "has 0 16-byte loads; its tile takes 1 of each thread",
     ),
     (
-        launch(120, dtype="float16", mode="ieee", tile=(16, 16, 32)),
+        launch(120, dtype="float16", mode="ieee", tile=(16, 32, 32)),
         report(120, FFMA=64),
-        "its tile gives a thread 4 bytes of contiguous data; expected at least 8",
+        "its tile gives a thread 8 bytes of contiguous data; expected at least 16",
     ),
     (launch(), "Error: no", "Triton refuses it: Error: no"),
 ]
