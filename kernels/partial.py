@@ -15,10 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .devices import Chip, chip_of
+from .devices import IN_CACHE, LAUNCH, REACHED, Chip, chip_of
 from .indexing import khatri_rao_rows, multiple, wide
 
-__all__ = ["contract_partial", "contract_partial_kernel", "splits_for"]
+__all__ = ["contract_partial", "contract_partial_kernel", "expected", "splits_for"]
 
 #: Bytes of the results of one block, and its terms: eight loads in flight.
 RESULTS, BLOCK_G = 1024, 8
@@ -69,6 +69,17 @@ def splits_for(blocks: int, group: int, multiprocessors: int) -> int:
     """Parts of each sum: enough programs to fill the chip, at least 8 blocks of terms a part."""
     wanted = -(-4 * multiprocessors // blocks)
     return max(1, min(wanted, group // (8 * BLOCK_G)))
+
+
+def expected(results: int, group: int, itemsize: int, chip: Chip) -> float:
+    """Seconds of a contraction of this many terms to this many results.
+
+    What fits into the L2 cache is still there from when it was made, and read twice as fast.
+    """
+    parts = splits_for(-(-results * itemsize // RESULTS), group, chip.multiprocessors)
+    read, written = results * group, results * (1 if parts == 1 else 1 + 2 * parts)
+    bandwidth = REACHED * chip.bandwidth * (2 if read <= IN_CACHE else 1)
+    return (read + written) * itemsize / bandwidth + LAUNCH * (1 if parts == 1 else 2)
 
 
 def contract_partial(

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from .. import _check, arrays
+from ..ops.fused import Fused, fused_for
 from ..precision import matmul_precision, safe_scale
 from ..progress import progress_bar
-from ..results import CPTensor
+from ..results import ConvergenceInfo, CPTensor
+from .ahead import als_ahead
+from .algebra import FusedAlgebra
 from .als import als
 from .init import initial_factors
 from .operand import DenseOperand
+from .sweeps import graphs
 from .update import LeastSquares, not_finite
 
 __all__ = ["cp_als"]
@@ -150,7 +154,8 @@ def cp_als(
             "as init=(weights, factors)"
         )
     with torch.inference_mode(), matmul_precision(precision, tensor.device):
-        operand = DenseOperand(tensor)
+        fused = fused_for(tensor, rank, precision)
+        operand = DenseOperand(tensor, fused)
         # The norm is finite exactly if every entry is, overflow in float64 apart.
         if check_finite and not math.isfinite(operand.squared_norm):
             remedy = "fill or drop them, or pass check_finite=False to skip this check"
@@ -160,7 +165,7 @@ def cp_als(
             tensor = tensor.to(operand.dtype)
             for _ in range(tensor.ndim):
                 tensor = tensor / unit
-            operand = DenseOperand(tensor)
+            operand = DenseOperand(tensor, fused)
         if not math.isfinite(operand.squared_norm):
             raise not_finite()
         start = initial_factors(op, tensor, rank, init, seed, free)
@@ -169,14 +174,15 @@ def cp_als(
             start = [factor / unit for factor in start]
         shown = _outward(callback, x, kept, unit)
         with progress_bar(progress, n_iter_max, shown) as report:
-            factors, info = als(
+            factors, info = _fit(
                 operand,
                 start,
-                LeastSquares(_scaled_l2(l2_reg, unit, tensor.ndim)),
+                _scaled_l2(l2_reg, unit, tensor.ndim),
+                None if line_search else fused,
+                line_search,
                 n_iter_max=n_iter_max,
                 tol=tol,
                 free=free,
-                line_search=line_search,
                 callback=report,
             )
         factors = _restored(factors, kept, unit)
@@ -188,6 +194,21 @@ def cp_als(
     # Tensors made in inference mode cannot take part in autograd; their copies can.
     weights, *factors = (t.clone() for t in (weights, *factors))
     return CPTensor(arrays.in_kind(weights, x), [arrays.in_kind(f, x) for f in factors], info)
+
+
+def _fit(
+    operand: DenseOperand,
+    start: Sequence[Tensor],
+    l2_reg: float,
+    fused: Fused | None,
+    line_search: bool,
+    **options: Any,
+) -> tuple[list[Tensor], ConvergenceInfo]:
+    """Run sweeps as the device likes them: each judged when it ends, or launched ahead."""
+    if fused is None:
+        return als(operand, start, LeastSquares(l2_reg), line_search=line_search, **options)
+    algebra, capture = FusedAlgebra(fused, l2_reg), graphs(operand.device)
+    return als_ahead(operand, start, algebra, monotone=not l2_reg, capture=capture, **options)
 
 
 def _unit(x: Tensor, squared_norm: float) -> float:

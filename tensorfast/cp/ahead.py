@@ -9,6 +9,7 @@ the plain loop (`als`), and the results are that loop's.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,18 +20,20 @@ from torch import Tensor
 
 from ..convergence import StoppingRule, fast_relative_error
 from ..results import ConvergenceInfo
+from .algebra import Algebra
 from .als import conclude, exact_error
-from .iterate import Algebra, Capture, Iterate, Sweeps
+from .iterate import Iterate
 from .operand import Operand
 from .schedule import Schedule
 from .stopping import DivergenceWatch, hadamard
+from .sweeps import Capture, Sweeps
 from .update import not_finite
 
 __all__ = ["als_ahead"]
 
-#: Sweeps of a chunk. A chunk is read while the next one runs: of the smallest tensors, at 20
-#: microseconds a sweep, that leaves the host 160.
-CHUNK = 8
+#: Sweeps of a chunk at most, and seconds that the host may take to read one and launch another,
+#: while the next runs. What was launched after the last sweep is wasted: no more than that.
+CHUNK, READING = 8, 2e-4
 
 #: Chunks that are under way at once.
 AHEAD = 2
@@ -48,15 +51,17 @@ def als_ahead(
     schedule: Schedule | None = None,
     capture: Capture | None = None,
     callback: Callable[[int, float, list[Tensor]], bool] | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> tuple[list[Tensor], ConvergenceInfo]:
     """Run the sweeps of `als`, launched in chunks.
 
-    ``capture`` records a sweep to be replayed. With a ``callback`` each sweep is waited for.
+    ``capture`` records a sweep to be replayed. A ``chunk`` is as many sweeps as take `READING` if
+    not given; with a ``callback`` each sweep is waited for.
     """
     free = sorted(free)
     if schedule is None:
         schedule = operand.schedule(factors[0].shape[1], free)
+    chunk = chunk or max(1, min(CHUNK, math.ceil(READING / max(schedule.seconds, 1e-9))))
     chunk, ahead = (1, 1) if callback else (chunk, AHEAD)
     fit = Iterate.start(operand, factors, tol, rows=chunk)
     sweeps = Sweeps(operand, schedule, fit, algebra, free, capture)
@@ -93,6 +98,9 @@ def als_ahead(
             flights.clear()
             sweeps.align(len(errors))
             fit.resume(errors[-1])
+    for flight in flights:
+        # What they use must not be freed before they end.
+        flight.read()
     remark = f"No graph of the sweep was made: {sweeps.trouble}." if sweeps.trouble else ""
     info = conclude(status, errors, operand.dtype, tol, ridge, watch, fit.grams, remark)
     return fit.factors, info

@@ -1,22 +1,19 @@
-"""The state of a fit that lives on the device, and what one sweep does to it."""
+"""The state of a fit that lives on the device."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .. import baseline
 from ..precision import explicit_residual_below, precision_floor, solve_dtype
-from .als import products
 from .operand import Operand
-from .schedule import Schedule
 
-__all__ = ["Algebra", "Capture", "Iterate", "Replay", "Sweeps"]
+__all__ = ["Iterate"]
 
 
 @dataclass(frozen=True)
@@ -78,94 +75,3 @@ class Iterate:
         """Go on after a sweep that the host has looked at, whose relative error is this."""
         self.previous.fill_(error)
         self.active.fill_(True)
-
-
-class Algebra(Protocol):
-    """The small algebra of a sweep, without a word to the host."""
-
-    def update(self, fit: Iterate, mode: int, product: Tensor) -> None:
-        """Replace a factor and its Gram matrix, given the MTTKRP, if the fit is active."""
-        ...
-
-    def judge(self, fit: Iterate, mode: int, product: Tensor) -> None:
-        """End a sweep: write the log, and clear ``active`` where the host may have to decide.
-
-        ``product`` is the MTTKRP of ``mode``, the last that was updated.
-        """
-        ...
-
-
-class Replay(Protocol):
-    """Something that was recorded."""
-
-    def replay(self) -> None:
-        """Do it again."""
-        ...
-
-
-Capture = Callable[[Callable[[], None]], Replay]
-
-
-class Sweeps:
-    """Launches sweep after sweep: recorded once for each sweep of the schedule's cycle.
-
-    Parameters
-    ----------
-    operand, schedule, fit, algebra
-        What is swept, and how.
-    free : sequence of int
-        The modes that are updated, in order.
-    capture : callable, optional
-        Records what a function launches, without doing it.
-
-    Attributes
-    ----------
-    launched : int
-        Sweeps so far, those that changed nothing included.
-    trouble : str
-        Why nothing is recorded, where that was tried.
-    """
-
-    def __init__(
-        self,
-        operand: Operand,
-        schedule: Schedule,
-        fit: Iterate,
-        algebra: Algebra,
-        free: Sequence[int],
-        capture: Capture | None = None,
-    ) -> None:
-        self.launched = 0
-        self.trouble = ""
-        self._about = operand, schedule, fit.factors
-        self._fit, self._algebra, self._free = fit, algebra, free
-        self._cycle, self._capture = schedule.sweeps, capture
-        self._products = products(*self._about)
-        self._recorded: list[Replay] = []
-
-    def launch(self) -> None:
-        """Launch one sweep; the first cycle directly, so that all code is loaded."""
-        phase = self.launched % self._cycle
-        first, self.launched = self.launched < self._cycle, self.launched + 1
-        if not first and self._capture is not None and phase == len(self._recorded):
-            try:
-                self._recorded.append(self._capture(self._sweep))
-            except RuntimeError as error:
-                self.trouble = str(error).splitlines()[0]
-                # What was recorded in part has used up products that were never made.
-                self._capture, self._products = None, products(*self._about)
-        if first or self._capture is None:
-            self._sweep()
-        else:
-            self._recorded[phase].replay()
-
-    def align(self, made: int) -> None:
-        """Launch sweeps that change nothing until the cycle is where ``made`` sweeps left it."""
-        while (self.launched - made) % self._cycle:
-            self.launch()
-
-    def _sweep(self) -> None:
-        for mode in self._free:
-            product = next(self._products)
-            self._algebra.update(self._fit, mode, product)
-        self._algebra.judge(self._fit, mode, product)

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from .. import baseline, reconstruct
 from ..blocks import by_stride
+from ..ops.fused import Fused
 from ..precision import compute_dtype, precision_floor
 from .plan import plan
+from .plan_fused import plan_fused
 from .schedule import Run, Schedule
 from .tree import Node, contraction_tree
 
@@ -55,9 +57,11 @@ class DenseOperand:
     x : Tensor
         Not copied: a permutation of a C-ordered tensor is walked in its own memory order; strided
         slices and half precision are lifted block by block.
+    fused : Fused, optional
+        The GPU's kernels, which read any strides and types as they are.
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, fused: Fused | None = None) -> None:
         self.shape = tuple(x.shape)
         self.dtype = compute_dtype(x.dtype)
         self.device = x.device
@@ -65,10 +69,13 @@ class DenseOperand:
         self._x = x.permute(self._order)
         self._trees: dict[Run, Node] = {}
         self._room: Tensor | None = None
+        self._fused = fused
         self.squared_norm = float(baseline.sum_of_squares(self._x))
 
     def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
         """Choose among the exact schedules by predicted time."""
+        if self._fused is not None:
+            return plan_fused(self._fused, self._x, self._order, rank, tuple(free))
         return plan(self.shape, rank, tuple(free), self.dtype.itemsize, axes=self._order)
 
     def mttkrps(self, run: Run, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
@@ -76,6 +83,11 @@ class DenseOperand:
         tree = self._trees.get(run)
         if tree is None:
             tree = self._trees[run] = contraction_tree(self._order, run, self.shape)
+        if self._fused is not None:
+            given = {at: factors[n] for at, n in enumerate(self._order) if n not in run}
+            partial = self._fused.contract(self._x, given, factors[0].shape[1])
+            yield from tree.mttkrps(partial, factors, self._fused.contract_partial)
+            return
         # A run that begins before this one has ended finds no room and gets its own.
         room, self._room = self._room, None
         elements = tree.room * factors[0].shape[1]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Run", "Schedule", "all_schedules", "split"]
 
@@ -40,11 +40,14 @@ class Schedule:
         The modes of each run in update order; the whole repeats after the last.
     sweeps : int
         Sweeps in one cycle of ``runs``.
+    seconds : float
+        What a sweep is expected to take on a GPU; 0 where nothing is.
     """
 
     name: str
     runs: tuple[Run, ...]
     sweeps: int
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def reads(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -12,6 +12,18 @@ from .. import baseline
 from .schedule import Run, split
 
 __all__ = ["Contraction", "Node", "contraction_tree"]
+
+
+#: Contracts axes ``lo ... hi-1`` of a partial result with the factors given.
+ContractPartial = Callable[[Tensor, int, int, Sequence[Tensor]], Tensor]
+
+
+def _in_torch(p: Tensor, lo: int, hi: int, factors: Sequence[Tensor]) -> Tensor:
+    return baseline.contract_partial(p, lo, hi, baseline.khatri_rao(_conjugates(factors)))
+
+
+def _conjugates(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
+    return [baseline.conjugate(m) for m in matrices] if matrices[0].is_complex() else matrices
 
 
 @dataclass(frozen=True)
@@ -24,15 +36,11 @@ class Contraction:
 
     def matrix(self, factors: Sequence[Tensor]) -> Tensor:
         """Khatri-Rao product of the conjugate factors, to multiply partial results by."""
-        return baseline.khatri_rao(self._conjugates(factors))
+        return baseline.khatri_rao(_conjugates([factors[mode] for mode in self.modes]))
 
     def operand(self, factors: Sequence[Tensor], x: Tensor) -> Tensor:
         """Return the same to multiply the tensor ``x`` by."""
-        return baseline.khatri_rao_operand(self._conjugates(factors), x)
-
-    def _conjugates(self, factors: Sequence[Tensor]) -> list[Tensor]:
-        matrices = [factors[mode] for mode in self.modes]
-        return [baseline.conjugate(m) for m in matrices] if matrices[0].is_complex() else matrices
+        return baseline.khatri_rao_operand(_conjugates([factors[m] for m in self.modes]), x)
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,12 @@ class Node:
     halves: tuple[Node, ...]
     room: int
 
-    def from_partial(self, above: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    def from_partial(
+        self, above: Tensor, factors: Sequence[Tensor], contract: ContractPartial = _in_torch
+    ) -> Tensor:
         """Contract the partial result above."""
         for step in self.contractions:
-            above = baseline.contract_partial(above, step.lo, step.hi, step.matrix(factors))
+            above = contract(above, step.lo, step.hi, [factors[mode] for mode in step.modes])
         return above
 
     def from_data(self, x: Tensor, factors: Sequence[Tensor], room: Tensor | None = None) -> Tensor:
@@ -80,13 +90,16 @@ class Node:
             partial = baseline.contract_partial(partial, step.lo, step.hi, step.matrix(factors))
         return partial
 
-    def mttkrps(self, partial: Tensor, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    def mttkrps(
+        self, partial: Tensor, factors: Sequence[Tensor], contract: ContractPartial = _in_torch
+    ) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(mode, mttkrp)`` in update order; the caller updates factors in between."""
         if not self.halves:
             yield self.run[0], partial
             return
         for half in self.halves:
-            yield from half.mttkrps(half.from_partial(partial, factors), factors)
+            below = half.from_partial(partial, factors, contract)
+            yield from half.mttkrps(below, factors, contract)
 
 
 def contraction_tree(axes: Sequence[int], run: Run, sizes: Sequence[int]) -> Node:

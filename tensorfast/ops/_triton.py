@@ -18,7 +18,7 @@ from .._dispatch import Cost, Implementation, Problem
 if TYPE_CHECKING:
     from ..kernels.devices import Chip
 
-__all__ = ["triton"]
+__all__ = ["asked_precision", "triton"]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _MODES = 8
@@ -48,7 +48,7 @@ def _reasons(p: Problem) -> list[str]:
     return found
 
 
-def _precision(asked: str | None) -> str:
+def asked_precision(asked: str | None) -> str:
     """Return what is asked for; torch's own setting where that is None."""
     if asked is not None:
         return asked
@@ -67,12 +67,12 @@ def triton(
 
     def run(*arguments: Any) -> Tensor:
         *rest, precision = arguments
-        return load()(*rest, _precision(precision))
+        return load()(*rest, asked_precision(precision))
 
     def predict(p: Problem) -> Cost:
         from ..kernels.devices import chip_like
 
-        flops, nbytes, seconds = cost(p, _precision(p.precision), chip_like(p.capability))
+        flops, nbytes, seconds = cost(p, asked_precision(p.precision), chip_like(p.capability))
         return Cost(seconds, flops, nbytes)
 
     return Implementation("triton", run, predict, _reasons)

@@ -1,0 +1,99 @@
+"""What engines take from the GPU's kernels besides the operations that users call.
+
+Contractions to any modes in one pass, with what they are expected to cost, and the small algebra of
+an ALS sweep. None of it waits for the device. Triton is imported when a CUDA tensor comes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .. import _dispatch
+from ..precision import compute_dtype
+from ._shared import describe_tensor
+from ._triton import asked_precision
+
+__all__ = ["Fused", "fused_for"]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The kernels for one tensor.
+
+    Attributes
+    ----------
+    precision : str
+        Arithmetic of float32 products.
+    """
+
+    precision: str
+
+    def contract(self, x: Tensor, factors: Mapping[int, Tensor], rank: int) -> Tensor:
+        """Contract the modes that have a factor; ``[kept modes ..., R]`` in C order."""
+        from ..kernels.contraction import contract
+
+        kept = [size for n, size in enumerate(x.shape) if n not in factors]
+        out = x.new_empty(*kept, rank, dtype=compute_dtype(x.dtype))
+        return contract(x, factors, out, self.precision)
+
+    def contract_partial(self, p: Tensor, lo: int, hi: int, factors: Sequence[Tensor]) -> Tensor:
+        """Contract axes ``lo ... hi-1`` of a partial result ``[..., R]``, column by column."""
+        from ..kernels.partial import contract_partial
+
+        return contract_partial(p, lo, hi, factors)
+
+    def seconds(self, x: Tensor, kept: Sequence[int], rank: int) -> float:
+        """Predict a contraction of ``x`` to the modes ``kept``."""
+        from ..kernels.plan import Contraction, expected
+
+        return expected(Contraction.of(x, kept, rank, self.precision))[2]
+
+    def partial_seconds(
+        self, x: Tensor, sizes: Sequence[int], lo: int, hi: int, rank: int
+    ) -> float:
+        """Predict a contraction of axes ``lo ... hi-1`` of a partial result of these sizes."""
+        from ..kernels.devices import chip_of
+        from ..kernels.partial import expected
+
+        kept = math.prod(sizes[:lo]) * math.prod(sizes[hi:]) * rank
+        itemsize = compute_dtype(x.dtype).itemsize
+        return expected(kept, math.prod(sizes[lo:hi]), itemsize, chip_of(x.device))
+
+    def solve(
+        self,
+        grams: Sequence[Tensor],
+        l2_reg: float,
+        least: float,
+        ridge: Tensor,
+        product: Tensor,
+        active: Tensor,
+        factor: Tensor,
+        gram: Tensor,
+    ) -> None:
+        """Replace a factor by the solution of its normal equations, and its Gram matrix.
+
+        ``H`` is the Hadamard product of ``grams`` plus ``l2_reg``; see `cp.update.LeastSquares` for
+        the ridge. Nothing changes unless ``active``.
+        """
+        from ..kernels.solve import apply, factorize
+
+        inverse, shift = factorize(grams, l2_reg, least, ridge, active)
+        apply(product, factor, inverse, shift, active, factor, gram)
+
+    def judge(self, *state: Tensor) -> None:
+        """End a sweep, as `cp.iterate.Algebra` says."""
+        from ..kernels.judge import judge
+
+        judge(*state)
+
+
+def fused_for(x: Tensor, rank: int, precision: str | None) -> Fused | None:
+    """Return the kernels that serve ``x``; None where plain torch does."""
+    problem = describe_tensor("mttkrp", x, mode=0, rank=rank, precision=precision)
+    if _dispatch.choose(problem).name != "triton":
+        return None
+    return Fused(asked_precision(precision))
