@@ -69,13 +69,13 @@ class DenseOperand:
         self._x = x.permute(self._order)
         self._trees: dict[Run, Node] = {}
         self._room: Tensor | None = None
-        self._fused = fused
+        self.fused = fused
         self.squared_norm = float(baseline.sum_of_squares(self._x))
 
     def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
         """Choose among the exact schedules by predicted time."""
-        if self._fused is not None:
-            return plan_fused(self._fused, self._x, self._order, rank, tuple(free))
+        if self.fused is not None:
+            return plan_fused(self.fused, self._x, self._order, rank, tuple(free))
         return plan(self.shape, rank, tuple(free), self.dtype.itemsize, axes=self._order)
 
     def mttkrps(self, run: Run, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
@@ -83,10 +83,10 @@ class DenseOperand:
         tree = self._trees.get(run)
         if tree is None:
             tree = self._trees[run] = contraction_tree(self._order, run, self.shape)
-        if self._fused is not None:
+        if self.fused is not None:
             given = {at: factors[n] for at, n in enumerate(self._order) if n not in run}
-            partial = self._fused.contract(self._x, given, factors[0].shape[1])
-            yield from tree.mttkrps(partial, factors, self._fused.contract_partial)
+            partial = self.fused.contract(self._x, given, factors[0].shape[1])
+            yield from tree.mttkrps(partial, factors, self.fused.contract_partial)
             return
         # A run that begins before this one has ended finds no room and gets its own.
         room, self._room = self._room, None

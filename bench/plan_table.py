@@ -1,0 +1,110 @@
+"""What `cp_als` does with typical problems on a GPU: the table of ``docs/gpu.md``.
+
+``python -m bench.plan_table`` writes it, ``--check`` tells whether it is out of date. Nothing runs:
+the choice is a function of shapes, types and the GPU's data sheet.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import torch
+
+from bench.splitting import between
+from bench.tables import table
+from tensorfast.cp.plan_fused import plan_fused
+from tensorfast.kernels.devices import CHIPS
+from tensorfast.ops.fused import Fused
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "gpu.md"
+
+#: Shape, rank, storage type.
+PROBLEMS = [
+    ((32, 32, 32), 8, "float32"),
+    ((64, 64, 64), 16, "float32"),
+    ((64, 64, 64), 64, "float32"),
+    ((128, 128, 128), 32, "float32"),
+    ((200, 200, 200), 16, "float32"),
+    ((200, 200, 200), 64, "float32"),
+    ((400, 400, 400), 16, "float32"),
+    ((400, 400, 400), 64, "float32"),
+    ((512, 512, 512), 16, "float32"),
+    ((512, 512, 512), 32, "float32"),
+    ((512, 512, 512), 64, "float32"),
+    ((512, 512, 512), 256, "float32"),
+    ((512, 512, 512), 32, "bfloat16"),
+    ((512, 512, 512), 32, "float16"),
+    ((512, 512, 512), 32, "float64"),
+    ((1024, 1024, 1024), 32, "float32"),
+    ((1024, 1024, 1024), 64, "float32"),
+    ((64, 64, 64, 64), 16, "float32"),
+    ((64, 64, 64, 64), 64, "float32"),
+    ((128, 128, 128, 128), 32, "float32"),
+    ((128, 128, 128, 128), 64, "float32"),
+    ((1000, 200, 50), 32, "float32"),
+    ((50, 800, 800), 32, "float32"),
+    ((44, 2700, 200), 16, "float32"),
+    ((5, 1000, 1000), 20, "float32"),
+    ((24, 24, 24, 24, 24), 16, "float32"),
+    ((24, 24, 24, 24, 24), 64, "float32"),
+    ((16, 16, 16, 16, 16, 16), 16, "float32"),
+    ((10,) * 8, 8, "float32"),
+    ((4000, 3000), 32, "float32"),
+]
+
+HEAD = ["shape", "R", "stored", "schedule", "runs", "reads of x", "a sweep", "at the bandwidth"]
+
+
+def row(shape, rank, dtype):
+    """Return a row of the table.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    rank : int
+    dtype : str
+
+    Returns
+    -------
+    list of str
+    """
+    x, modes = torch.empty(shape, dtype=getattr(torch, dtype), device="meta"), range(len(shape))
+    schedule = plan_fused(Fused("ieee"), x, modes, rank, tuple(modes))
+    runs = " ".join("".join("abcdefgh"[n] for n in run) for run in schedule.runs)
+    ideal = schedule.reads * math.prod(shape) * x.element_size() / CHIPS[90].bandwidth
+    return [
+        " x ".join(map(str, shape)),
+        str(rank),
+        dtype,
+        schedule.name.replace("_", " "),
+        runs,
+        f"{schedule.reads:.2f}",
+        f"{schedule.seconds * 1e6:.0f} us",
+        f"{ideal * 1e6:.0f} us",
+    ]
+
+
+def written():
+    """Return the page as it should be.
+
+    Returns
+    -------
+    str
+    """
+    rows = [row(*problem) for problem in PROBLEMS]
+    return between(PAGE.read_text(encoding="utf-8"), "plans", table(HEAD, rows))
+
+
+def main():
+    """Write the page, or compare with it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    if not parser.parse_args().check:
+        PAGE.write_text(written(), encoding="utf-8")
+    elif written() != PAGE.read_text(encoding="utf-8"):
+        sys.exit(f"{PAGE.name} is out of date: python -m bench.plan_table")
+
+
+if __name__ == "__main__":
+    main()
