@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .blocks import SLAB, boxes, by_stride, cut, rows_in
+from .blocks import SLAB, boxes, by_stride, cut, grain, rows_in
 from .matmul import BLOCK, by_columns, product, products, wants_columns
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
@@ -74,7 +74,7 @@ def contract_data(x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None = 
     if is_ready(x):
         return _contract_ready(x, lo, hi, k, room)
     out = k.new_zeros([*x.shape[:lo], *x.shape[hi:], k.shape[1]])
-    for box in boxes(x.shape, SLAB):
+    for box in boxes(x.shape, grain(SLAB, x)):
         rows = rows_in(k, x.shape[lo:hi], box[lo:hi])
         part = _contract_ready(_ready(x[box], k), lo, hi, rows)
         out[(*box[:lo], *box[hi:])].add_(part)
@@ -111,7 +111,7 @@ def contract_partial(p: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
 
     2 numel(p) flops; reads ``p`` once. Products are formed and summed in blocks that stay in cache.
     """
-    if p.numel() <= BLOCK and hi == lo + 1:
+    if p.numel() <= grain(BLOCK, p) and hi == lo + 1:
         # One mode and one block: the shapes broadcast as they are.
         return (p * (k if hi == p.ndim - 1 else _rows(k, p.ndim - hi))).sum(lo)
     kept = [*p.shape[:lo], *p.shape[hi:]]
@@ -123,7 +123,7 @@ def contract_partial(p: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
     if right == 1:
         blocks, rows = blocks.view(left, group, rank), k
     out = p.new_empty([left, *blocks.shape[2:]])
-    for a, b in _ranges(left, p.numel() // left):
+    for a, b in _ranges(left, p.numel() // left, grain(BLOCK, p)):
         torch.sum(blocks[a:b] * rows, 1, out=out[a:b])
     return out.view(kept)
 
@@ -137,9 +137,10 @@ def _sum_leading(blocks: Tensor, rows: Tensor) -> Tensor:
     """Sum ``blocks[g] * rows[g]`` over g, of ``[G, T, R]`` and ``[G, 1, R]``."""
     group, right, rank = blocks.shape
     out = blocks.new_empty(right, rank)
-    for a, b in _ranges(right, rank):
+    elements = grain(BLOCK, blocks)
+    for a, b in _ranges(right, rank, elements):
         # As many partial sums as fit; products are added to them without being formed.
-        depth = max(1, BLOCK // ((b - a) * rank))
+        depth = max(1, elements // ((b - a) * rank))
         sums = blocks[:depth, a:b] * rows[:depth]
         for g in range(depth, group, depth):
             more = slice(g, g + depth)
@@ -149,8 +150,8 @@ def _sum_leading(blocks: Tensor, rows: Tensor) -> Tensor:
     return out
 
 
-def _ranges(length: int, each: int) -> Iterator[tuple[int, int]]:
-    step = max(1, BLOCK // max(1, each))
+def _ranges(length: int, each: int, elements: int) -> Iterator[tuple[int, int]]:
+    step = max(1, elements // max(1, each))
     for start in range(0, length, step):
         yield start, min(start + step, length)
 
@@ -167,7 +168,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
     middle = math.prod(kept)
     if not is_ready(x):
         out = k_left.new_zeros(*kept, rank)
-        for box in boxes(x.shape, SLAB):
+        for box in boxes(x.shape, grain(SLAB, x)):
             before = rows_in(k_left, x.shape[:lo], box[:lo])
             after = rows_in(k_right, x.shape[hi:], box[hi:])
             out[box[lo:hi]].add_(contract_sides(_ready(x[box], k_left), lo, hi, before, after))
@@ -175,7 +176,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
     if right >= left:
         flat = x.view(left, middle, right)
         out = k_left.new_zeros(middle, rank)
-        for a, b in _ranges(left, middle * rank):
+        for a, b in _ranges(left, middle * rank, grain(BLOCK, x)):
             y = product(flat[a:b].reshape((b - a) * middle, right), k_right).view(
                 b - a, middle, rank
             )
@@ -183,7 +184,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
         return out.view(*kept, rank)
     columns = x.view(left, middle * right)
     out = k_left.new_empty(middle, rank)
-    for a, b in _ranges(middle, right * rank):
+    for a, b in _ranges(middle, right * rank, grain(BLOCK, x)):
         y = product(columns[:, a * right : b * right].t(), k_left).view(b - a, right, rank)
         torch.sum(y * k_right, 1, out=out[a:b])
     return out.view(*kept, rank)
@@ -228,7 +229,7 @@ def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor
             return ttm(x.permute(order), a, order.index(mode)).permute(inverse)
     if not is_ready(x) or x.dtype != dtype:
         out = a.new_zeros([*x.shape[:mode], a.shape[0], *x.shape[mode + 1 :]])
-        for box in boxes(x.shape, SLAB):
+        for box in boxes(x.shape, grain(SLAB, x)):
             # Of a box cut along the mode itself the product is a part of a sum.
             part = _ttm_ready(_ready(x[box], a), a[:, box[mode]], mode)
             out[(*box[:mode], slice(None), *box[mode + 1 :])].add_(part)
@@ -275,7 +276,7 @@ def cross(x: Tensor, y: Tensor, mode: int) -> Tensor:
             return product(x.view(rows, -1), conjugate(y).view(columns, -1).t())
         return product(x.view(-1, rows).t(), conjugate(y).view(-1, columns))
     out = y.new_zeros(rows, columns)
-    axis, step = cut(x, SLAB, keep=at)
+    axis, step = cut(x, grain(SLAB, x), keep=at)
     for blocks in zip(x.split(step, axis), y.split(step, axis), strict=True):
         left, right = (block.movedim(at, 0).to(y.dtype).flatten(1) for block in blocks)
         out += product(left, conjugate(right).t())
@@ -287,18 +288,19 @@ def _blocks_across(x: Tensor, mode: int, whole: bool) -> Iterator[Tensor]:
     if x.ndim == 1 or (whole and mode in (0, x.ndim - 1)):
         yield x
         return
-    axis, step = cut(x, SLAB, keep=mode)
+    axis, step = cut(x, grain(SLAB, x), keep=mode)
     yield from x.split(step, axis)
 
 
 def gram_of_columns(factor: Tensor) -> Tensor:
     """``A^H A`` in double precision, whatever the type of ``A``; long factors in blocks."""
     dtype = solve_dtype(factor.dtype)
-    if factor.numel() <= SLAB:
+    elements = grain(SLAB, factor)
+    if factor.numel() <= elements:
         wide = factor.to(dtype)
         return torch.mm(conjugate(wide).t(), wide)
     out = torch.zeros(factor.shape[1], factor.shape[1], dtype=dtype, device=factor.device)
-    for rows in factor.split(max(1, SLAB // factor.shape[1])):
+    for rows in factor.split(max(1, elements // factor.shape[1])):
         wide = rows.to(dtype)
         out += conjugate(wide).t() @ wide
     return out
@@ -311,9 +313,9 @@ def sum_of_squares(x: Tensor) -> Tensor:
     milliseconds, where squares that are formed and then summed take 36.
     """
     x = x.permute(by_stride(x))
-    wholes = [x] if x.is_contiguous() else (x[box] for box in boxes(x.shape, SLAB))
+    wholes = [x] if x.is_contiguous() else (x[box] for box in boxes(x.shape, grain(SLAB, x)))
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for part in (part for whole in wholes for part in whole.reshape(-1).split(BLOCK)):
+    for part in (part for whole in wholes for part in whole.reshape(-1).split(grain(BLOCK, x))):
         wide = part.to(solve_dtype(part.dtype))
         flat = torch.view_as_real(wide).view(-1) if wide.is_complex() else wide
         total += torch.dot(flat, flat)

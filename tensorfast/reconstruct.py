@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline, blocks
-from .blocks import SLAB, boxes, by_stride, middle, rows_in
+from .blocks import SLAB, boxes, by_stride, grain, middle, rows_in
 from .precision import common_dtype, matmul_precision, solve_dtype
 
 __all__ = ["cp_residual_norm", "cp_to_tensor", "tucker_residual_norm", "tucker_to_tensor"]
@@ -173,7 +173,7 @@ def cp_residual_norm(x: Tensor, factors: Sequence[Tensor], double: bool = False)
     if x.is_contiguous() or x.ndim == 1:
         x, cut = x.reshape(rows.shape[0], columns.shape[0]), 1
     total = 0.0
-    for box in boxes(x.shape, SLAB):
+    for box in boxes(x.shape, grain(SLAB, x)):
         left = rows_in(rows, x.shape[:cut], box[:cut])
         right = rows_in(columns, x.shape[cut:], box[cut:])
         block = x[box].to(dtype).reshape(left.shape[0], right.shape[0])
@@ -190,7 +190,7 @@ def tucker_residual_norm(
     order = by_stride(x)
     x, core = x.permute(order), core.permute(order).to(dtype)
     ordered = [factors[n].to(dtype) for n in order]
-    axis, step = blocks.cut(x, SLAB)
+    axis, step = blocks.cut(x, grain(SLAB, x))
     others = {n: factor for n, factor in enumerate(ordered) if n != axis}
     total = 0.0
     for block, rows in zip(x.split(step, axis), ordered[axis].split(step), strict=True):
@@ -218,5 +218,5 @@ def _unless_extreme(length: float, x: Tensor) -> float:
     largest = torch.linalg.vector_norm(x, math.inf)
     if not 0 < float(largest) < math.inf:
         return float(largest)
-    parts = (torch.linalg.vector_norm(x[box] / largest) for box in boxes(x.shape, SLAB))
+    parts = (torch.linalg.vector_norm(x[box] / largest) for box in boxes(x.shape, grain(SLAB, x)))
     return float(largest) * math.hypot(*map(float, parts))
