@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline
+from .ops import direct
 from .precision import compute_dtype, matmul_precision, safe_scale, solve_dtype
 
 __all__ = [
@@ -107,8 +108,8 @@ def leading_projection(
     """Return `leading_subspace`, and ``x`` times its adjoint in ``mode``."""
     basis, projected, leading = _leading(x, mode, rank, rng)
     if projected is None:
-        return basis, baseline.ttm(x, basis, mode, transpose=True)
-    return basis, baseline.ttm(projected, leading, mode, transpose=True)
+        return basis, direct.ttm(x, basis, mode, transpose=True)
+    return basis, direct.ttm(projected, leading, mode, transpose=True)
 
 
 def _leading(
@@ -123,16 +124,16 @@ def _leading(
         basis = orthonormal(torch.cat([x.to(dtype)[:, None], beside], 1))
         return basis, None, basis
     if columns >= x.shape[mode]:
-        values, vectors = torch.linalg.eigh(baseline.gram(x, mode, solve_dtype(x.dtype)))
+        values, vectors = torch.linalg.eigh(direct.gram(x, mode, solve_dtype(x.dtype)))
         basis = vectors[:, values.numel() - rank :].flip(1).to(dtype)
         return basis, None, basis
     others = [
         gaussian(size, columns, dtype, x.device, rng) for n, size in enumerate(x.shape) if n != mode
     ]
-    basis = orthonormal(baseline.mttkrp(x, others, mode))
-    basis = orthonormal(baseline.cross(x, baseline.ttm(x, basis, mode, transpose=True), mode))
-    projected = baseline.ttm(x, basis, mode, transpose=True)
-    _, vectors = torch.linalg.eigh(baseline.gram(projected, mode, solve_dtype(x.dtype)))
+    basis = orthonormal(direct.mttkrp(x, others, mode))
+    basis = orthonormal(baseline.cross(x, direct.ttm(x, basis, mode, transpose=True), mode))
+    projected = direct.ttm(x, basis, mode, transpose=True)
+    _, vectors = torch.linalg.eigh(direct.gram(projected, mode, solve_dtype(x.dtype)))
     leading = vectors[:, -rank:].flip(1).to(dtype)
     return basis @ leading, projected, leading
 
@@ -234,7 +235,7 @@ def _by_gram(a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     if a.shape[0] > a.shape[1]:
         u, s, vh = _by_gram(a.mH, rank)
         return vh.mH, s, u.mH
-    _, vectors = torch.linalg.eigh(baseline.gram(a, 0, solve_dtype(a.dtype)))
+    _, vectors = torch.linalg.eigh(direct.gram(a, 0, solve_dtype(a.dtype)))
     u = vectors[:, -rank:].flip(1).to(a.dtype)
     return _from_subspace(a, u, rank)
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _check, arrays, baseline
+from .. import _check, arrays
 from ..convergence import StoppingRule, account, in_words
+from ..ops import direct
 from ..precision import compute_dtype, matmul_precision, solve_dtype
 from ..progress import progress_bar
 from ..reconstruct import bring_tucker
@@ -113,7 +114,7 @@ def hooi(
                 for n in range(tensor.ndim):
                     projected = next(projections)
                     factors[n] = _improved(projected, n, factors[n])
-                core = baseline.ttm(projected, factors[n], n, transpose=True)
+                core = direct.ttm(projected, factors[n], n, transpose=True)
                 error, exact = true_error(tensor, core, factors, squared)
                 errors.append(error)
                 recompute = partial(exact_error, tensor, core, factors, squared)
@@ -186,7 +187,7 @@ def _descend(x: Tensor, run: tuple[int, ...], factors: Sequence[Tensor]) -> Iter
 def _project(x: Tensor, modes: Sequence[int], factors: Sequence[Tensor]) -> Tensor:
     """Multiply by the adjoint factors of ``modes``, the one that shrinks most first."""
     for n in sorted(modes, key=lambda n: factors[n].shape[1] / factors[n].shape[0]):
-        x = baseline.ttm(x, factors[n], n, transpose=True)
+        x = direct.ttm(x, factors[n], n, transpose=True)
     return x
 
 
@@ -201,12 +202,12 @@ def _improved(projected: Tensor, mode: int, factor: Tensor) -> Tensor:
         return factor
     rows = projected.movedim(mode, 0).reshape(size, -1)
     if (KRYLOV_STEPS + 1) * rank >= size:
-        small = baseline.gram(rows, 0, solve_dtype(rows.dtype))
+        small = direct.gram(rows, 0, solve_dtype(rows.dtype))
         return torch.linalg.eigh(small).eigenvectors[:, -rank:].flip(1).to(factor.dtype)
     blocks = [factor]
     for _ in range(KRYLOV_STEPS):
         blocks.append(orthonormal(rows @ (rows.mH @ blocks[-1])))
     basis = orthonormal(torch.cat(blocks, 1))
-    small = baseline.gram(basis.mH @ rows, 0, solve_dtype(rows.dtype))
+    small = direct.gram(basis.mH @ rows, 0, solve_dtype(rows.dtype))
     vectors = torch.linalg.eigh(small).eigenvectors[:, -rank:].flip(1)
     return basis @ vectors.to(factor.dtype)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import _check, arrays, baseline
 from ..convergence import fast_relative_error
+from ..ops import direct
 from ..precision import compute_dtype, precision_floor, solve_dtype
 from ..reconstruct import tucker_residual_norm
 from ..results import ConvergenceInfo, TuckerTensor
@@ -44,7 +45,7 @@ def true_error(
     for n, factor in enumerate(factors):
         skew = baseline.gram_of_columns(factor)
         skew.diagonal().sub_(1)
-        gram = baseline.gram(core, n, skew.dtype)
+        gram = direct.gram(core, n, skew.dtype)
         squared += float((skew * baseline.conjugate(gram)).sum().real)
     error = fast_relative_error(squared_norm, inner, squared, x.dtype)
     if error is None:

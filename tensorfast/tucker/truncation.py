@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _check, baseline
+from .. import _check
 from ..convergence import account
+from ..ops import direct
 from ..precision import matmul_precision
 from ..results import TuckerTensor
 from ..svd import scaled
@@ -179,6 +180,6 @@ def truncate(
             factors[n], spent = basis_within(source, n, share, squared_norm)
             left -= spent
         if projected is None:
-            projected = baseline.ttm(core, factors[n], n, transpose=True)
+            projected = direct.ttm(core, factors[n], n, transpose=True)
         core = projected
     return core, factors
