@@ -20,7 +20,7 @@ from .devices import ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
 from .indexing import alignment, merged, multiple, offset, plain, span, wide
 from .products import product
 
-__all__ = ["cost", "gram", "gram_kernel", "mode_for", "splits_for", "tile_for"]
+__all__ = ["cost", "gram", "gram_kernel", "mode_for", "partial_grams", "splits_for", "tile_for"]
 
 
 @triton.jit(
@@ -117,6 +117,19 @@ def gram(
     chip: Chip | None = None,
 ) -> Tensor:
     """``unfold(x, n) @ unfold(x, n)^T`` computed and returned in ``dtype``, any strides."""
+    parts = partial_grams(x, mode, dtype, precision, chip)
+    lower = (parts[0] if len(parts) == 1 else parts.sum(0)).tril()
+    return lower + lower.tril(-1).t()
+
+
+def partial_grams(
+    x: Tensor,
+    mode: int,
+    dtype: torch.dtype,
+    precision: str = "ieee",
+    chip: Chip | None = None,
+) -> Tensor:
+    """Return what adds up to `gram`, on and below the diagonal; nothing is written above it."""
     chip = chip_of(x.device) if chip is None else chip
     if dtype == torch.float64 and x.element_size() < 4:
         # Triton does not compile products of float64 right after half precision.
@@ -155,8 +168,7 @@ def gram(
             num_stages=tile.stages,
             maxnreg=tile.registers,
         )
-    lower = (out[0] if parts == 1 else out.sum(0)).tril()
-    return lower + lower.tril(-1).t()
+    return out
 
 
 def cost(

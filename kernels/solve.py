@@ -1,0 +1,216 @@
+"""The new factor ``A = (M + shift * A_current) H^-1`` and its Gram matrix, with ``H^-1 = W^T W``.
+
+Two products with the triangular ``W = L^-1`` (`cholesky`), in float64, rounded once. Each program
+takes every P-th tile of rows. Nothing is written unless a flag in the memory of the GPU is set.
+
+Where all columns fit into a tile, the Gram matrix of a program's rows is added up beside, from the
+rounded factor, and a second launch adds the programs' in a fixed order; a single program needs none.
+For more columns, what is between the two products goes through memory, where it stays in the L2
+cache, and `gram` gives the Gram matrix in launches of its own.
+
+Flops ``2 I R^2`` of the triangles, twice that in a single tile, and ``I R^2`` of the Gram matrix;
+bytes: ``M`` and the factor once, and the current factor where there is a shift.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .devices import Chip, chip_of
+from .gram import partial_grams
+from .indexing import multiple
+from .products import product
+
+__all__ = ["add_grams_kernel", "apply", "solve_kernel"]
+
+#: Rows of a tile, terms of a product, warps.
+ROWS, TERMS, WARPS = 16, 32, 8
+
+#: Programs a multiprocessor, and tiles that one program takes before there are several.
+FILL, ALONE = 2, 4
+
+#: Elements of the result of one program that adds Gram matrices, and of those it loads at a time.
+RESULTS, PARTS = 128, 16
+
+#: A bound on what a thread may take, without which ptxas spills to make room for another program.
+REGISTERS = 255
+
+
+@triton.jit
+def _right(m_ptr, old_ptr, shift_ptr, i, r, rows, rank):
+    """Return a tile of ``M + shift * A_current``; the latter is read where there is a shift."""
+    mask = (i < rows) & (r < rank)
+    m = tl.load(m_ptr + i * rank + r, mask, 0.0).to(tl.float64)
+    # Weights are positive.
+    shifted = tl.load(shift_ptr) > 0
+    old = tl.load(old_ptr + i * rank + r, mask & shifted, 0.0).to(tl.float64)
+    return m + tl.load(shift_ptr + r, r < rank, 0.0) * old
+
+
+@triton.jit(do_not_specialize=["rows", "rank", "stride"])
+def solve_kernel(
+    m_ptr,
+    old_ptr,
+    new_ptr,
+    y_ptr,
+    gram_ptr,
+    inverse_ptr,
+    shift_ptr,
+    active_ptr,
+    rows,
+    rank,
+    stride,
+    UNIT: tl.constexpr,
+    GRAM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """Every P-th tile of rows; ``y``, ``[P, BLOCK_I, whole blocks]``, has the first product's.
+
+    ``GRAM`` is what ``gram``, ``[P, rank, rank]``, takes of its rows, if all columns are one block:
+    the ``"lower"`` half, ``"all"``, or ``""`` for nothing.
+    """
+    rank = multiple(rank, UNIT)
+    whole = tl.cdiv(rank, BLOCK_R) * BLOCK_R
+    if tl.load(active_ptr):
+        i, k, b = tl.arange(0, BLOCK_I)[:, None], tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_R)
+        pid = tl.program_id(0).to(tl.int64)
+        y_ptr += pid * BLOCK_I * whole
+        gram = tl.zeros([BLOCK_R, BLOCK_R], tl.float64)
+        for tile in range(tl.program_id(0), tl.cdiv(rows, BLOCK_I), tl.num_programs(0)):
+            start = tile * BLOCK_I
+            left, at = rows - start, tl.full([], start, tl.int64) * rank
+            for r_start in range(0, rank, BLOCK_R):
+                r = r_start + b[None, :]
+                y = tl.zeros([BLOCK_I, BLOCK_R], tl.float64)
+                # W has zeros above the diagonal.
+                for s_start in range(0, tl.minimum(r_start + BLOCK_R, rank), BLOCK_K):
+                    s = s_start + k
+                    a = _right(m_ptr + at, old_ptr + at, shift_ptr, i, s[None, :], left, rank)
+                    s = s[:, None]
+                    w = tl.load(inverse_ptr + r * stride + s, (r < rank) & (s < rank), 0.0)
+                    y += product(a, w, PRECISION)
+                tl.store(y_ptr + i * whole + r, y)
+            # The first product is complete, and what it was made of may be overwritten.
+            tl.debug_barrier()
+            for r_start in range(0, rank, BLOCK_R):
+                r = r_start + b[None, :]
+                a = tl.zeros([BLOCK_I, BLOCK_R], tl.float64)
+                for s_start in range(r_start, rank, BLOCK_K):
+                    s = s_start + k
+                    y = tl.load(y_ptr + i * whole + s[None, :], (s < whole)[None, :], 0.0)
+                    s = s[:, None]
+                    w = tl.load(inverse_ptr + s * stride + r, (r < rank) & (s < rank), 0.0)
+                    a += product(y, w, PRECISION)
+                a = a.to(new_ptr.dtype.element_ty)
+                tl.store(new_ptr + at + i * rank + r, a, (i < left) & (r < rank))
+                if GRAM != "":
+                    # Beyond the last row there are zeros.
+                    a = a.to(tl.float64)
+                    gram += product(tl.trans(a), a, PRECISION)
+            # The next tile overwrites the first product.
+            tl.debug_barrier()
+        if GRAM != "":
+            row, column = b[:, None], b[None, :]
+            gram_ptr += pid * rank * rank
+            lower = (row < rank) & (column <= row)
+            tl.store(gram_ptr + row * rank + column, gram, lower)
+            if GRAM == "all":
+                tl.store(gram_ptr + column * rank + row, gram, lower & (column < row))
+
+
+@triton.jit(do_not_specialize=["parts", "rank"])
+def add_grams_kernel(
+    part_ptr,
+    gram_ptr,
+    active_ptr,
+    parts,
+    rank,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """Add ``[parts, rank, rank]``, of which the lower half is read, and mirror it."""
+    q = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    row, column, size = q // rank, q % rank, rank * rank
+    lower = tl.maximum(row, column) * rank + tl.minimum(row, column)
+    if tl.load(active_ptr):
+        total = tl.zeros([BLOCK_Q], tl.float64)
+        for start in range(0, parts, BLOCK_P):
+            p = start + tl.arange(0, BLOCK_P)[:, None]
+            mask = (p < parts) & (q < size)[None, :]
+            total += tl.sum(
+                tl.load(part_ptr + p.to(tl.int64) * size + lower[None, :], mask, 0.0), 0
+            )
+        tl.store(gram_ptr + q, total, q < size)
+
+
+def apply(
+    mttkrp: Tensor,
+    current: Tensor,
+    inverse: Tensor,
+    shift: Tensor,
+    active: Tensor,
+    factor: Tensor,
+    gram: Tensor,
+    chip: Chip | None = None,
+) -> None:
+    """``factor = (mttkrp + shift * current) inverse^T inverse`` and ``gram = factor^T factor``.
+
+    Only where ``active``, a boolean of one element, is true. ``mttkrp`` and ``current`` are
+    ``[I, R]``, and so is ``factor``, C-ordered, which may be ``current``; ``inverse`` and ``shift``
+    are `cholesky.factorize`'s, and ``gram``, float64 ``[R, R]``, is C-ordered and that of the factor
+    as it was rounded.
+    """
+    rows, rank = factor.shape
+    if not (factor.is_contiguous() and gram.is_contiguous()):
+        raise ValueError("apply: factor and gram are written in C order; expected contiguous ones")
+    chip = chip_of(factor.device) if chip is None else chip
+    programs, fits = 1, rank <= (64 if chip.double_cores else 32)
+    tiles = -(-rows // ROWS)
+    if not fits or tiles > ALONE:
+        programs = min(tiles, FILL * chip.multiprocessors)
+    side = max(16, triton.next_power_of_2(rank)) if fits else 64 if chip.double_cores else 32
+    # What is never written takes no memory.
+    parts = gram[None] if programs == 1 or not fits else gram.new_empty(programs, rank, rank)
+    matrices = (mttkrp.contiguous(), current.contiguous(), factor)
+    with torch.cuda.device_of(factor):
+        solve_kernel[(programs,)](
+            *matrices,
+            gram.new_empty(programs, ROWS, -(-rank // side) * side),
+            parts,
+            inverse,
+            shift,
+            active,
+            rows,
+            rank,
+            inverse.stride(0),
+            UNIT=math.gcd(rank, *(16 // m.element_size() for m in matrices)),
+            GRAM="" if not fits else "all" if programs == 1 else "lower",
+            PRECISION="ieee",
+            BLOCK_I=ROWS,
+            BLOCK_K=TERMS if chip.double_cores else 16,
+            BLOCK_R=side,
+            num_warps=WARPS,
+            maxnreg=REGISTERS,
+        )
+        if not fits:
+            parts = partial_grams(factor, 1, torch.float64, chip=chip)
+        elif programs == 1:
+            return
+        add_grams_kernel[(-(-(rank * rank) // RESULTS),)](
+            parts,
+            gram,
+            active,
+            parts.shape[0],
+            rank,
+            BLOCK_Q=RESULTS,
+            BLOCK_P=PARTS,
+            num_warps=4,
+        )
