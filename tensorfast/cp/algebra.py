@@ -50,5 +50,6 @@ class FusedAlgebra:
 
     def judge(self, fit: Iterate, mode: int, product: Tensor) -> None:
         """As in `Algebra`."""
-        state = fit.log, fit.count, fit.active, fit.previous, fit.limits
-        self._fused.judge(fit.grams, fit.factors[mode], product, *state)
+        state, monotone = (fit.active, fit.count, fit.previous), not self._l2_reg
+        factor = fit.factors[mode]
+        self._fused.judge(fit.grams, factor, product, fit.log, state, fit.limits, monotone)

@@ -79,16 +79,26 @@ class Fused:
         ``H`` is the Hadamard product of ``grams`` plus ``l2_reg``; see `cp.update.LeastSquares` for
         the ridge. Nothing changes unless ``active``.
         """
-        from ..kernels.solve import apply, factorize
+        from ..kernels.cholesky import factorize
+        from ..kernels.solve import apply
 
-        inverse, shift = factorize(grams, l2_reg, least, ridge, active)
+        inverse, shift = factorize(grams, l2_reg, least, ridge)
         apply(product, factor, inverse, shift, active, factor, gram)
 
-    def judge(self, *state: Tensor) -> None:
-        """End a sweep, as `cp.iterate.Algebra` says."""
-        from ..kernels.judge import judge
+    def judge(
+        self,
+        grams: Sequence[Tensor],
+        factor: Tensor,
+        product: Tensor,
+        log: Tensor,
+        state: tuple[Tensor, Tensor, Tensor],
+        limits: Tensor,
+        monotone: bool,
+    ) -> None:
+        """End a sweep; ``state`` is active, count and previous of `cp.iterate.Iterate`."""
+        from ..kernels.judge import State, judge
 
-        judge(*state)
+        judge(grams, factor, product, log, State(*state), limits, monotone)
 
 
 def fused_for(x: Tensor, rank: int, precision: str | None) -> Fused | None:
