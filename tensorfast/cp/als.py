@@ -18,7 +18,7 @@ from .schedule import Schedule
 from .stopping import DivergenceWatch, describe, hadamard
 from .update import UpdateRule
 
-__all__ = ["als"]
+__all__ = ["als", "conclude", "exact_error", "products", "scalars"]
 
 
 def als(
@@ -48,10 +48,10 @@ def als(
     search = LineSearch() if line_search else None
     errors: list[float] = []
     status = "max_iter"
-    products = _products(operand, schedule, factors)
+    mttkrps = products(operand, schedule, factors)
     for sweep in range(1, n_iter_max + 1):
         for mode in free:
-            product = next(products)
+            product = next(mttkrps)
             others = hadamard([g for n, g in enumerate(grams) if n != mode])
             factors[mode] = update(others, product, factors[mode])
             grams[mode] = baseline.gram_of_columns(factors[mode])
@@ -61,22 +61,36 @@ def als(
             if better is not None:
                 factors, grams, error, exact = better
                 # What is left of the schedule stands on the factors that were given up.
-                products = _products(operand, schedule, factors)
+                mttkrps = products(operand, schedule, factors)
         errors.append(error)
         watch.record(sweep, grams)
-        reason = stop.status(errors, exact, partial(_exact_error, operand, factors))
+        reason = stop.status(errors, exact, partial(exact_error, operand, factors))
         if callback is not None and callback(sweep, errors[-1], list(factors)):
             reason = "stopped"
         if reason is not None:
             status = reason
             break
-    if status == "max_iter" and at_precision_limit(errors[-1], operand.dtype):
+    return factors, conclude(status, errors, operand.dtype, tol, update.ridge, watch, grams)
+
+
+def conclude(
+    status: str,
+    errors: Sequence[float],
+    dtype: torch.dtype,
+    tol: float,
+    ridge: float,
+    watch: DivergenceWatch,
+    grams: Sequence[Tensor],
+    remark: str = "",
+) -> ConvergenceInfo:
+    """Give an account of a fit that has ended; ``remark`` is added to the message."""
+    if status == "max_iter" and at_precision_limit(errors[-1], dtype):
         status = "precision_limit"
     pair = watch.diverging(len(errors), grams)
-    return factors, describe(status, errors, tol, update.ridge, pair)
+    return describe(status, errors, tol, ridge, pair, remark)
 
 
-def _products(operand: Operand, schedule: Schedule, factors: Sequence[Tensor]) -> Iterator[Tensor]:
+def products(operand: Operand, schedule: Schedule, factors: Sequence[Tensor]) -> Iterator[Tensor]:
     """Yield MTTKRPs in update order for ever, from the sweep's first mode on."""
     while True:
         for run in schedule.runs:
@@ -116,19 +130,23 @@ def _relative_error(
 
     From the MTTKRP of ``mode`` with all other factors current, as long as that has the digits.
     """
+    inner, model, trace = map(float, scalars(product, factors[mode], grams))
+    error = fast_relative_error(operand.squared_norm, inner, model, operand.dtype, trace)
+    return (exact_error(operand, factors), True) if error is None else (error, False)
+
+
+def scalars(product: Tensor, factor: Tensor, grams: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """``<X, M>``, ``||M||^2`` and the sum of the squared lengths of the components of ``M``.
+
+    From the MTTKRP of the mode of ``factor`` with all other factors current.
+    """
     wide = grams[0].dtype
-    inner = torch.vdot(factors[mode].to(wide).view(-1), product.to(wide).view(-1)).real
+    inner = torch.vdot(factor.to(wide).view(-1), product.to(wide).view(-1)).real
     model = hadamard(grams)
-    error = fast_relative_error(
-        operand.squared_norm,
-        float(inner),
-        float(model.sum().real),
-        operand.dtype,
-        float(model.trace().real),
-    )
-    return (_exact_error(operand, factors), True) if error is None else (error, False)
+    return inner, model.sum().real, model.trace().real
 
 
-def _exact_error(operand: Operand, factors: Sequence[Tensor]) -> float:
+def exact_error(operand: Operand, factors: Sequence[Tensor]) -> float:
+    """Return ``||X - M|| / ||X||`` from the residual itself."""
     norm = math.sqrt(operand.squared_norm)
     return operand.residual_norm(factors) / (norm if norm > 0 else 1.0)

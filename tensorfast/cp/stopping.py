@@ -45,9 +45,14 @@ class DivergenceWatch:
         # The inner products of the components at the last three of sweeps 16, 32, 64, ...
         self._seen: deque[tuple[int, Tensor]] = deque(maxlen=3)
 
+    @classmethod
+    def due(cls, sweep: int) -> bool:
+        """Whether this is one of the sweeps 16, 32, 64, ..."""
+        return sweep >= cls.FIRST and sweep & (sweep - 1) == 0
+
     def record(self, sweep: int, grams: Sequence[Tensor]) -> None:
-        """Note where the components stand, at sweeps 16, 32, 64, ..."""
-        if sweep >= self.FIRST and sweep & (sweep - 1) == 0:
+        """Note where the components stand, where that is `due`."""
+        if self.due(sweep):
             self._seen.append((sweep, hadamard(grams)))
 
     def diverging(self, sweep: int, grams: Sequence[Tensor]) -> tuple[int, int, float] | None:
@@ -106,8 +111,9 @@ def describe(
     tol: float,
     ridge: float,
     pair: tuple[int, int, float] | None,
+    remark: str = "",
 ) -> ConvergenceInfo:
-    """Put the outcome of a fit into words.
+    """Put the outcome of a fit into words, with a ``remark`` at the end.
 
     A diverging ``pair`` overrides every status, unless the fit is perfect.
     """
@@ -127,4 +133,4 @@ def describe(
             " The normal equations were singular (the rank is above what the data hold, or columns "
             f"are collinear); a relative ridge of up to {ridge:.0e} was added."
         )
-    return account(status, errors, message)
+    return account(status, errors, f"{message} {remark}".strip())

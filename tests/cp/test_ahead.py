@@ -1,0 +1,219 @@
+"""Sweeps launched ahead of their errors give what the plain loop gives, bit for bit."""
+
+import itertools
+
+import pytest
+import torch
+
+from tensorfast import baseline
+from tensorfast.cp.ahead import als_ahead
+from tensorfast.cp.als import als, scalars
+from tensorfast.cp.operand import DenseOperand
+from tensorfast.cp.schedule import all_schedules
+from tensorfast.cp.stopping import hadamard
+from tensorfast.cp.update import LeastSquares
+from tensorfast.testing import planted
+
+
+class Algebra:
+    """The small algebra in plain torch: what the kernels do on the device."""
+
+    def __init__(self, rule):
+        self.rule = rule
+        self.frozen = 0
+
+    def update(self, fit, mode, product):
+        gram = hadamard([g for n, g in enumerate(fit.grams) if n != mode])
+        if not fit.active:
+            self.frozen += 1
+            return
+        fit.factors[mode].copy_(self.rule(gram, product, fit.factors[mode]))
+        fit.grams[mode].copy_(baseline.gram_of_columns(fit.factors[mode]))
+        fit.ridge.fill_(self.rule.ridge)
+
+    def judge(self, fit, mode, product):
+        inner, model, trace = scalars(product, fit.factors[mode], fit.grams)
+        norm, below, floor, tol = fit.limits
+        fit.log[fit.count % len(fit.log)] = torch.stack([inner, model, trace])
+        scale = norm if norm > 0 else torch.ones_like(norm)
+        squared = (norm - 2 * inner + model) / scale
+        cancelling = (trace / scale).clamp(min=1)
+        error = squared.clamp(min=0).sqrt()
+        fall = fit.previous - error
+        attention = not squared >= cancelling * below**2 * (1 + 1e-9)
+        attention |= not error.isfinite() or bool(error < floor * (1 + 1e-9))
+        if tol > 0:
+            attention |= not abs(fall) >= tol * (1 + 1e-6) + 1e-12
+            attention |= self.rule.monotone and not fall > 0
+        if fit.active:
+            fit.count.add_(1)
+            fit.previous.copy_(error)
+            fit.active.fill_(not attention)
+
+
+class Directly:
+    """Records nothing: a replay makes the sweep."""
+
+    def __init__(self, step):
+        self.replay = step
+
+
+def equal(a, b):
+    """Whether two fits are the same in every bit, and in every word."""
+    (factors, info), (others, other) = a, b
+    assert all(torch.equal(f, g) for f, g in zip(factors, others, strict=True))
+    assert info == other
+
+
+def problem(shape, rank, noise, dtype, seed=0):
+    x = planted(shape, rank, noise=noise, seed=seed, dtype=dtype)[0]
+    torch.manual_seed(seed)
+    return x, [torch.randn(n, rank, dtype=dtype) for n in shape]
+
+
+def both(x, start, schedule, tol=1e-6, n_iter_max=60, chunk=5, capture=Directly, **rule):
+    """Fit by the plain loop and by chunks; return both, and the algebra of the second."""
+    options = {"n_iter_max": n_iter_max, "tol": tol, "free": range(x.ndim), "schedule": schedule}
+    plain = als(DenseOperand(x), start, LeastSquares(**rule), **options)
+    algebra = Algebra(LeastSquares(**rule))
+    options |= {"chunk": chunk, "capture": capture, "monotone": algebra.rule.monotone}
+    return plain, als_ahead(DenseOperand(x), start, algebra, **options), algebra
+
+
+SCHEDULES = [
+    (shape, s) for shape in [(7, 6, 8), (4, 5, 3, 6)] for s in all_schedules(range(len(shape)))
+]
+
+
+@pytest.mark.parametrize(("shape", "schedule"), SCHEDULES, ids=str)
+@pytest.mark.parametrize("chunk", [1, 2, 7])
+def test_the_fit_is_that_of_the_plain_loop(shape, schedule, chunk):
+    for dtype, noise in itertools.product((torch.float64, torch.float32), (0.3, 0.01, 0.0)):
+        plain, ahead, _ = both(*problem(shape, 3, noise, dtype), schedule, chunk=chunk)
+        equal(plain, ahead)
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-2, 1e-5, 1e-8])
+@pytest.mark.parametrize("n_iter_max", [1, 4, 33])
+def test_every_way_to_end(tol, n_iter_max):
+    seen = set()
+    for seed, dtype in itertools.product(range(3), (torch.float64, torch.float32)):
+        x, start = problem((7, 6, 8), 2, 0.1 * seed, dtype, seed)
+        plain, ahead, _ = both(x, start, None, tol, n_iter_max)
+        equal(plain, ahead)
+        seen.add(ahead[1].status)
+    assert seen <= {"converged", "max_iter", "precision_limit"}
+
+
+def test_sweeps_launched_after_the_last_change_nothing():
+    x, start = problem((7, 6, 8), 2, 0.1, torch.float64)
+    plain, ahead, algebra = both(x, start, None, tol=1e-3, chunk=8)
+    equal(plain, ahead)
+    assert ahead[1].status == "converged"
+    assert ahead[1].n_iter % 8
+    assert algebra.frozen > 0
+
+
+def test_singular_equations_and_regularisation():
+    x, start = problem((7, 6, 8), 1, 0.0, torch.float64)
+    start = [f.repeat(1, 3) for f in start]
+    plain, ahead, _ = both(x + 0.01, start, None, n_iter_max=20)
+    equal(plain, ahead)
+    assert "ridge" in ahead[1].message
+    equal(*both(*problem((7, 6, 8), 4, 0.2, torch.float32), None, l2_reg=0.1)[:2])
+
+
+def test_components_that_diverge():
+    a, b = torch.eye(2, dtype=torch.float64)
+    terms = [(a, a, b), (a, b, a), (b, a, a)]
+    x = sum(torch.einsum("i,j,k->ijk", *term) for term in terms)
+    torch.manual_seed(1)
+    start = [torch.randn(2, 2, dtype=torch.float64) for _ in range(3)]
+    plain, ahead, _ = both(x, start, None, tol=0, n_iter_max=500, chunk=8)
+    equal(plain, ahead)
+    assert ahead[1].status == "degenerate"
+
+
+def test_fixed_modes():
+    x, start = problem((7, 6, 8), 3, 0.2, torch.float64)
+    options = {"n_iter_max": 30, "tol": 1e-5, "free": [0, 2]}
+    plain = als(DenseOperand(x), start, LeastSquares(), **options)
+    ahead = als_ahead(DenseOperand(x), start, Algebra(LeastSquares()), **options)
+    equal(plain, ahead)
+    assert torch.equal(ahead[0][1], start[1])
+
+
+def test_a_callback_sees_every_sweep_and_may_stop():
+    x, start = problem((7, 6, 8), 3, 0.2, torch.float64)
+    calls = ([], [])
+
+    def report(into):
+        def callback(sweep, error, factors):
+            into.append((sweep, error, [f.clone() for f in factors]))
+            return sweep == 7
+
+        return callback
+
+    options = {"n_iter_max": 30, "tol": 0, "free": range(3)}
+    plain = als(DenseOperand(x), start, LeastSquares(), callback=report(calls[0]), **options)
+    ahead = als_ahead(
+        DenseOperand(x), start, Algebra(LeastSquares()), callback=report(calls[1]), **options
+    )
+    equal(plain, ahead)
+    assert ahead[1].status == "stopped"
+    for (sweep, error, factors), other in zip(*calls, strict=True):
+        assert (sweep, error) == other[:2]
+        assert all(torch.equal(f, g) for f, g in zip(factors, other[2], strict=True))
+
+
+def test_data_that_are_not_finite():
+    x, start = problem((7, 6, 8), 2, 0.1, torch.float64)
+    x[1, 2, 3] = torch.nan
+    for fit in (
+        lambda: als(DenseOperand(x), start, LeastSquares(), n_iter_max=9, tol=0, free=range(3)),
+        lambda: als_ahead(
+            DenseOperand(x), start, Algebra(LeastSquares()), n_iter_max=9, tol=0, free=range(3)
+        ),
+    ):
+        with pytest.raises(FloatingPointError, match="no longer finite"):
+            fit()
+
+
+class Recorder:
+    """Records like a CUDA graph: what is recorded is not done, and done again by a replay."""
+
+    def __init__(self):
+        self.recorded = 0
+
+    def __call__(self, step):
+        self.recorded += 1
+        return Directly(step)
+
+
+@pytest.mark.parametrize("schedule", list(all_schedules(range(3))), ids=str)
+def test_each_sweep_of_the_cycle_is_recorded_once(schedule):
+    x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
+    recorder = Recorder()
+    plain, ahead, _ = both(x, start, schedule, tol=0, n_iter_max=12, capture=recorder)
+    equal(plain, ahead)
+    assert recorder.recorded == schedule.sweeps
+
+
+@pytest.mark.parametrize("schedule", list(all_schedules(range(3))), ids=str)
+def test_where_nothing_can_be_recorded_the_fit_goes_on_and_says_so(schedule):
+    def refuses(step):
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
+    (factors, info), (others, other), _ = both(x, start, schedule, capture=refuses)
+    assert (
+        other.message == f"{info.message} No graph of the sweep was made: operation not permitted."
+    )
+    assert all(torch.equal(f, g) for f, g in zip(factors, others, strict=True))
+
+
+def test_what_is_given_is_not_modified():
+    x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
+    kept = [f.clone() for f in start]
+    both(x, start, None)
+    assert all(torch.equal(f, g) for f, g in zip(start, kept, strict=True))
