@@ -58,7 +58,7 @@ def als_ahead(
     if schedule is None:
         schedule = operand.schedule(factors[0].shape[1], free)
     chunk, ahead = (1, 1) if callback else (chunk, AHEAD)
-    fit = Iterate.start(operand, factors, tol, rows=chunk * ahead)
+    fit = Iterate.start(operand, factors, tol, rows=chunk)
     sweeps = Sweeps(operand, schedule, fit, algebra, free, capture)
     stop = StoppingRule(tol, operand.dtype, monotone)
     watch = DivergenceWatch()
