@@ -125,7 +125,7 @@ def test_singular_equations_and_regularisation():
 
 @pytest.fixture
 def noted(monkeypatch):
-    """What a watch was told, of every fit."""
+    """Collect what watches are told."""
     noted, record = [], DivergenceWatch.record
 
     def spy(self, sweep, grams):
