@@ -32,8 +32,11 @@ TUCKER = (
     Problem("HOOI-256^3-32^3", "hooi", (256,) * 3, (32,) * 3, sweeps=10),
     Problem("STHOSVD-512^3-64^3", "sthosvd", (512,) * 3, (64,) * 3, sweeps=1),
 )
-#: Reached in some tens of sweeps from the start that belongs to it.
-FIT = Problem("200^3-R10", "cp", (200,) * 3, 10, sweeps=200)
+#: Seen to take 61 sweeps to `TARGET`, after a long plateau at 0.27: drawn on the CPU, so that it is
+#: the same everywhere.
+FIT = Problem("fit-128^3-R16", "cp", (128,) * 3, 16, sweeps=120)
+#: The relative error that is to be reached; the noise leaves 0.0994.
+TARGET = 0.105
 
 TINY_CP = (
     Problem("9x8x7-R3", "cp", (9, 8, 7), 3, sweeps=4),
@@ -43,7 +46,7 @@ TINY_TUCKER = (
     Problem("HOOI-8^3-3^3", "hooi", (8,) * 3, (3,) * 3, sweeps=2),
     Problem("STHOSVD-8^3-3^3", "sthosvd", (8,) * 3, (3,) * 3, sweeps=1),
 )
-TINY_FIT = replace(FIT, name="12^3-R2", shape=(12,) * 3, rank=2, sweeps=40)
+TINY_FIT = replace(FIT, name="fit-12^3-R2", shape=(12,) * 3, rank=2, sweeps=40)
 
 #: Of results by their names.
 BY_NAME = {p.name: p for p in (*CP, *TUCKER, FIT, *TINY_CP, *TINY_TUCKER, TINY_FIT)}
