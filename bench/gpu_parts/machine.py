@@ -8,6 +8,7 @@ import subprocess
 import torch
 
 from bench.gpu_parts.clock import Clock, products_in
+from bench.gpu_parts.store import read
 
 #: The side of the matrices, and the bytes that are copied; in a rehearsal.
 SIDE, COPIED = 8192, 1 << 31
@@ -153,8 +154,6 @@ def best_rate(found, precision):
 
 def known_roofs(context):
     """Return the roofs that the part ``machine`` left beside this record; else measure them."""
-    from bench.gpu_parts.context import read
-
     kept = read(context.path.with_name("machine.json"))
     if kept.get("roofs") and kept.get("rehearsal", context.rehearse) == context.rehearse:
         return kept["roofs"]

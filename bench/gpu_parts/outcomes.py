@@ -11,7 +11,7 @@ import os
 import pytest
 import torch
 
-from bench.gpu_parts.context import last_lines
+from bench.gpu_parts.store import last_lines
 
 
 def _note(**told):

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from bench.gpu_parts import small_calls
-from bench.gpu_parts.context import last_lines
 from bench.gpu_parts.kernels import compile_ahead
+from bench.gpu_parts.store import last_lines
 from bench.gpu_parts.tests import end
 
 ROOT = Path(__file__).resolve().parents[2]
