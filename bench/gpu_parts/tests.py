@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from bench.threads import cores
@@ -19,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Processes that share the GPU; each holds half a gigabyte of it.
 WORKERS = 8
+
+#: Seconds from one look to the next whether they have ended.
+POLL = 0.1
 
 #: What runs first: the kernels through the operations, then the library.
 FIRST = ("tests/kernels/test_gpu.py", "tests/test_gpu.py")
@@ -36,7 +40,7 @@ def run(context):
     workers = 0 if context.rehearse or not _there("xdist") else min(WORKERS, cores())
     outcomes = context.path.with_suffix(".jsonl")
     outcomes.unlink(missing_ok=True)
-    code = _pytest(files, workers, outcomes, context.left)
+    code = _pytest(files, workers, outcomes, context)
     found = counted(outcomes)
     outcomes.unlink(missing_ok=True)
     absent = [name for name in ("hypothesis", "xdist", "cupy") if not _there(name)]
@@ -111,7 +115,7 @@ def _there(module):
     return importlib.util.find_spec(module) is not None
 
 
-def _pytest(files, workers, outcomes, seconds):
+def _pytest(files, workers, outcomes, context):
     """Return pytest's exit status; None where the time was over."""
     command = [sys.executable, "-m", "pytest", *files, "-m", "gpu", "-q", "--no-header"]
     command += ["-p", "bench.gpu_parts.outcomes", "-p", "no:cacheprovider", "--tb=short"]
@@ -122,9 +126,9 @@ def _pytest(files, workers, outcomes, seconds):
     # A group of its own, so that its workers end with it.
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
-        return process.wait(max(1.0, seconds))
-    except subprocess.TimeoutExpired:
-        return None
+        while context.left > 0 and process.poll() is None:
+            time.sleep(POLL)
+        return process.returncode
     finally:
         end(process)
 
