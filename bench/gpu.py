@@ -11,15 +11,12 @@ something in it. A part that fails, crashes or hangs is reported, and the rest g
 
 import argparse
 import datetime
-import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from bench import machine  # noqa: E402 (the root comes first)
 from bench.gpu_parts import PARTS, RESERVE, START, named  # noqa: E402
 from bench.gpu_parts.store import last_lines, read, write  # noqa: E402
+from bench.gpu_parts.surroundings import NEEDED, folder_name, probe, unpack  # noqa: E402
 
 #: Seconds for all parts: a minute short of what a machine is lent for.
 BUDGET = 520.0
@@ -35,37 +33,6 @@ BUDGET = 520.0
 #: Seconds for a process to write and end before it is killed, and the least that a part is begun
 #: for.
 GRACE, LEAST = 3.0, 12.0
-
-#: What everything needs, and what rivals and some tests need.
-NEEDED = ("numpy", "scipy", "torch", "triton", "pytest")
-WANTED = ("tensorly", "hypothesis", "xdist")
-
-#: Run by the interpreter that will run the parts, so that this process holds no GPU memory.
-PROBE = f"""
-import importlib.util, json
-absent = [n for n in {(*NEEDED, *WANTED)!r} if importlib.util.find_spec(n) is None]
-name = None
-if "torch" not in absent:
-    import torch
-    if torch.version.cuda and torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-print(json.dumps({{"name": name, "absent": absent}}))
-"""
-
-
-def folder_name(gpu):
-    """Return the name of the folder of a GPU's results, such as ``nvidia-h200``.
-
-    Parameters
-    ----------
-    gpu : str
-
-    Returns
-    -------
-    str
-    """
-    plain = "-".join(re.findall(r"[a-z0-9]+", gpu.lower()))
-    return plain if plain.startswith("nvidia-") else f"nvidia-{plain}"
 
 
 def plan(parts, budget):
@@ -83,46 +50,6 @@ def plan(parts, budget):
     lines = [f"{p.name:<10} {p.seconds:4.0f} s  {p.what}" for p in parts]
     total = sum(p.seconds for p in parts)
     return "\n".join([*lines, f"{'in all':<10} {total:4.0f} s  of a budget of {budget:.0f} s"])
-
-
-def unpack(wheels, folder):
-    """Unpack every wheel of a folder: pure Python needs no more to be imported.
-
-    Parameters
-    ----------
-    wheels, folder : Path
-
-    Raises
-    ------
-    SystemExit
-        Where there is none.
-    """
-    found = sorted(wheels.glob("*.whl"))
-    if not found:
-        sys.exit(f"gpu: --wheels is {wheels}; there is no wheel in it")
-    for wheel in found:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
-
-
-def probe(environment):
-    """Return the name of the GPU, None where there is none, and the packages that are absent.
-
-    Parameters
-    ----------
-    environment : dict
-
-    Returns
-    -------
-    name : str or None
-    absent : list of str
-    """
-    command = [sys.executable, "-c", PROBE]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"gpu: torch cannot be imported: {last_lines(done.stderr, 1)}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    return found["name"], found["absent"]
 
 
 def run_part(part, path, allowed, environment, rehearse=False):
