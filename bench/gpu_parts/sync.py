@@ -79,10 +79,11 @@ def forbid(call, context):
         Of the number of sweeps.
     context : Context
     """
-    said = {}
+    said, called = {}, []
 
     def forbidding(engine):
         def run(*arguments, **options):
+            called.append(engine)
             try:
                 with waits.refused(context.device):
                     return engine(*arguments, **options)
@@ -93,7 +94,7 @@ def forbid(call, context):
 
         return run
 
-    there = [name for name in ENGINES if hasattr(cp, name)]
+    there = [name for name in ENGINES if callable(getattr(cp, name, None))]
     patches = {name: forbidding(getattr(cp, name)) for name in there}
     with mock.patch.multiple(cp, **patches):
         try:
@@ -102,5 +103,7 @@ def forbid(call, context):
             # Anything else is a failure, and is recorded as one.
             if "first" not in said:
                 raise
+    if not called:
+        raise RuntimeError(f"cp_als called no engine of the names {ENGINES}")
     context.entry(call="cp_als", mode="error", passed=not said, first=said.get("first"))
     print(f"cp_als where waits are errors: {said.get('first', 'passed')}")
