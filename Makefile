@@ -35,6 +35,8 @@ type: $(READY)          ## type annotations
 	$(PY) -m mypy
 bench: $(READY)         ## measure against the other libraries
 	$(PY) bench/run.py
+gpu:                    ## all that takes an NVIDIA GPU, by the Python at hand (WHEELS=dir OUT=dir)
+	$(PYTHON) bench/gpu.py $(if $(WHEELS),--wheels $(WHEELS)) $(if $(OUT),--out $(OUT))
 wheel: $(READY)         ## sdist and wheel, in dist/
 	rm -rf build dist && $(PY) -m build
 clean:                  ## remove what the tasks made, but not the virtual environment
@@ -48,4 +50,4 @@ $(VENV)/.%-ready: constraints.txt pyproject.toml setup.py
 	$(if $(TRITON),$(PY) -m pip install --quiet --disable-pip-version-check --no-deps triton==$(TRITON))
 	touch $@
 
-.PHONY: help demo test test-compile test-interpret test-slow test-gpu lint format type bench wheel clean
+.PHONY: help demo test test-compile test-interpret test-slow test-gpu lint format type bench gpu wheel clean

@@ -142,7 +142,7 @@ def measure(benchmark, session, adapters, problem_name, implementation, lap):
     with Watch() as watch:
         result = benchmark.pedantic(run.call, setup=run.setup, rounds=rounds, iterations=1)
     head, factors = run.answer(result)
-    error = residual.relative_error(session.data(problem).x.numpy(), head, factors)
+    error = residual.relative_error(session.data(problem).x, head, factors)
     del result, head, factors
     times = benchmark.stats.stats.data
     benchmark.extra_info.update(others_s=watch.others, available_s=watch.available)

@@ -1,6 +1,7 @@
-"""The plots beside the results: times on a logarithmic axis, memory on a linear one."""
+"""The plots beside the results: times and speed-ups on logarithmic axes, memory on a linear one."""
 
 from bench import problems
+from bench.gpu_records import compared
 from bench.records import OURS
 
 COLOURS = {
@@ -12,7 +13,18 @@ COLOURS = {
     "tensorly-numpy-randomized": "#b5b5b5",
     "pyttb": "#3b7d3b",
     "pygenten": "#c58b1b",
+    "tensorfast-tf32": "#e39a9c",
+    "tensorly": "#1f4e79",
+    "tensorly-tf32": "#5b8db8",
+    "tensorly-randomized": "#5b8db8",
+    "torch-tree": "#3b7d3b",
+    "torch-einsum": "#8db98d",
+    "torch-baseline": "#7f7f7f",
 }
+
+
+#: What is drawn of a GPU's results.
+GPU = ("speedups.png", "roofline.png")
 
 
 def draw(machine):
@@ -49,12 +61,69 @@ def _times(rows, total):
     return {name: row.ms * (row.info["sweeps"] if total else 1) for name, row in rows.items()}
 
 
-def _save(machine, part, bars, unit, log):
+def draw_gpu(machine):
+    """Write ``speedups.png`` and ``roofline.png`` beside a GPU's results, as far as there are any.
+
+    Parameters
+    ----------
+    machine : GpuMachine
+    """
+    rows = machine.rows("sweep") | machine.rows("tucker")
+    bars = {}
+    for problem, own in rows.items():
+        found = {name: compared(own, problem, name).speedup for name in own if name != OURS}
+        bars[problem] = {name: times for name, times in found.items() if times is not None}
+    bars = {problem: group for problem, group in bars.items() if group}
+    if bars:
+        _save(machine, "speedups", bars, "tensorfast is faster by", log=True)
+    if machine.entries("kernels"):
+        _roofline(machine)
+
+
+def _roofline(machine):
+    """Rate over flops a byte, with the measured bandwidth and matrix-product rates."""
+    pyplot = _pyplot()
+    roofs = machine.parts["kernels"]["roofs"]
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.2))
+    entries = machine.entries("kernels")
+    for op in dict.fromkeys(told["op"] for told in entries):
+        own = [told for told in entries if told["op"] == op]
+        at = [told["flops"] / told["bytes"] for told in own]
+        axes.scatter(at, [told["tflops"] for told in own], s=14, label=op)
+    low = min(told["flops"] / told["bytes"] for told in entries) / 2
+    for name, rate in roofs.items():
+        if name != "copy_gbs":
+            ridge = 1e3 * rate / roofs["copy_gbs"]
+            sides = [low, max(ridge, low), max(2 * ridge, 4096)]
+            line = [min(rate, 1e-3 * x * roofs["copy_gbs"]) for x in sides]
+            axes.plot(sides, line, color="#b5b5b5", linewidth=0.8, zorder=0)
+            axes.annotate(name, (sides[-1], rate), fontsize=7, color="#7f7f7f", va="bottom")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("flops a byte")
+    axes.set_ylabel("TFLOP/s")
+    _finish(figure, axes, machine.folder / "roofline.png")
+
+
+def _pyplot():
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def _finish(figure, axes, path):
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    _pyplot().close(figure)
+
+
+def _save(machine, part, bars, unit, log):
+    pyplot = _pyplot()
     names = [name for name in COLOURS if any(name in group for group in bars.values())]
     figure, axes = pyplot.subplots(figsize=(2.2 + 1.1 * len(bars) + 0.2 * len(names), 3.6))
     width = 0.85 / len(names)
@@ -68,9 +137,5 @@ def _save(machine, part, bars, unit, log):
     axes.set_ylabel(unit)
     if log:
         axes.set_yscale("log")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False)
-    figure.tight_layout()
-    figure.savefig(machine.folder / f"{part}.png", dpi=130)
-    pyplot.close(figure)
+    _finish(figure, axes, machine.folder / f"{part}.png")
     return f"{part}.png"

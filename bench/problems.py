@@ -60,37 +60,42 @@ class Problem:
         """Bytes of the tensor."""
         return prod(self.shape) * self.itemsize
 
-    def build(self):
+    def build(self, device="cpu"):
         """Build the tensor and the start, from the seed alone.
 
         The start of CP is Gaussian, independent of the planted factors.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where they are drawn and stay; other kinds of device draw other numbers.
 
         Returns
         -------
         Data
             ``x``, C-contiguous, and ``start``: the initial factors for CP, empty for Tucker.
         """
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator(device).manual_seed(self.seed)
         first, rest, norm = (_planted_cp if self.kind == "cp" else _planted_tucker)(self, generator)
         sigma = self.noise * norm / prod(self.shape) ** 0.5
-        x = torch.empty(self.shape, dtype=self.dtype)
+        x = torch.empty(self.shape, dtype=self.dtype, device=device)
         rows = max(1, 2**22 // rest.shape[1])
         for slab, part in zip(x.split(rows), first.split(rows), strict=True):
-            noise = torch.randn(slab.shape, generator=generator, dtype=self.dtype)
+            noise = _gaussian(slab.shape, generator, self.dtype)
             slab.copy_((part @ rest).view(slab.shape).add_(noise, alpha=sigma))
         start = []
         if self.kind == "cp":
-            start = [_gaussian(n, self.rank, generator, self.dtype) for n in self.shape]
+            start = [_gaussian((n, self.rank), generator, self.dtype) for n in self.shape]
         return Data(x, start)
 
 
-def _gaussian(rows, columns, generator, dtype):
-    return torch.randn(rows, columns, generator=generator, dtype=dtype)
+def _gaussian(shape, generator, dtype):
+    return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
 
 
 def _planted_cp(problem, generator):
     """Return ``A``, ``khatri_rao(B, C, ...).T`` and the norm of their product."""
-    factors = [_gaussian(n, problem.rank, generator, problem.dtype) for n in problem.shape]
+    factors = [_gaussian((n, problem.rank), generator, problem.dtype) for n in problem.shape]
     rest = factors[1]
     for factor in factors[2:]:
         rest = (rest[:, None, :] * factor[None, :, :]).reshape(-1, problem.rank)
@@ -100,9 +105,9 @@ def _planted_cp(problem, generator):
 
 def _planted_tucker(problem, generator):
     """Return the first factor, the core times all the others, and the norm of their product."""
-    core = torch.randn(problem.rank, generator=generator, dtype=problem.dtype)
+    core = _gaussian(problem.rank, generator, problem.dtype)
     factors = [
-        torch.linalg.qr(_gaussian(n, r, generator, problem.dtype))[0]
+        torch.linalg.qr(_gaussian((n, r), generator, problem.dtype))[0]
         for n, r in zip(problem.shape, problem.rank, strict=True)
     ]
     rest = core

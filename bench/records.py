@@ -156,7 +156,7 @@ class Machine:
 
 
 def load(results):
-    """Read ``results/<machine>/<part>.json`` for every machine.
+    """Read ``results/<machine>/<part>.json`` for every machine whose CPU was measured.
 
     Parameters
     ----------
@@ -169,6 +169,9 @@ def load(results):
     """
     machines = []
     for folder in sorted(path for path in Path(results).glob("*") if path.is_dir()):
+        # Those of GPUs are read by `bench.gpu_records`.
+        if folder.name.startswith("nvidia-"):
+            continue
         machine = Machine(folder)
         for part in PARTS:
             path = folder / f"{part}.json"

@@ -12,7 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench import acceptance, plots, problems, records, tables  # noqa: E402 (the root comes first)
+# The root comes first.
+from bench import acceptance, gpu_records, gpu_tables, plots  # noqa: E402, I001
+from bench import problems, records, tables  # noqa: E402
+from bench.gpu_parts import PARTS  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
@@ -30,6 +33,16 @@ Of a rival's several ways (dtype, memory order, kernel) the fastest was measured
 The roof is the larger of flops over the measured matrix-product rate and bytes over the measured
 bandwidth, for N/(N-1) traversals of the tensor a sweep, the fewest of any exact schedule known; a
 tensor that stays in cache can exceed it. For Tucker no roof is computed.
+"""
+GPU_HEAD = """\
+Measured by `make gpu`, on the lines of one part always in one run. A sweep is the difference of
+many sweeps and few, by the host's clock; a kernel is timed by events, the L2 cache emptied before
+each call. Each implementation's float32 products are set to its precision, `ieee` where none is
+named. *torch-tree* and *torch-einsum* are plain-torch ALS that never waits for the GPU;
+*torch-baseline* is the engine that tensorfast has for CPUs. The ideal of a sweep is that of the
+roof above, from the rates measured on the GPU, the quicker of its float32 arithmetic and of the
+products of parts in bfloat16 by which `ieee` is computed. A % of the roof counts every operand
+once, and the cache may hold some.
 """
 
 
@@ -66,12 +79,13 @@ def replace_between(text, content):
     return f"{before}{start}\n{content}\n{end}{after}" if start and end else text
 
 
-def document(machines, target=ROOT / "bench"):
+def document(machines, gpus=(), target=ROOT / "bench"):
     """Return RESULTS.md.
 
     Parameters
     ----------
     machines : list of Machine
+    gpus : list of GpuMachine
     target : Path
         The folder it will stand in; the plots are linked relative to it.
 
@@ -79,13 +93,21 @@ def document(machines, target=ROOT / "bench"):
     -------
     str
     """
-    parts = [HEAD]
-    for kind, title in (("cpu", "CPU"), ("gpu", "GPU")):
-        parts.append(f"## {title}\n")
-        found = [m for m in machines if m.record["kind"] == kind]
-        parts += [_section(machine, os.path.relpath(machine.folder, target)) for machine in found]
-        if not found:
-            parts.append(f"Not yet run on a {title}.\n")
+    parts = [HEAD, "## CPU\n"]
+    parts += [_section(machine, os.path.relpath(machine.folder, target)) for machine in machines]
+    parts += [] if machines else ["Not yet run on a CPU.\n"]
+    parts.append("## GPU\n")
+    if not gpus:
+        return "\n".join([*parts, "Not yet run on a GPU.\n"])
+    parts.append(GPU_HEAD)
+    for machine in gpus:
+        drawn = [name for name in plots.GPU if (machine.folder / name).exists()]
+        folder = os.path.relpath(machine.folder, target)
+        parts.append(gpu_tables.section(machine, folder, drawn))
+    ran = {name for machine in gpus if not machine.rehearsal for name in machine.parts}
+    never = [p.name for p in PARTS if p.name not in ran]
+    if never:
+        parts.append(f"Never run on any GPU: {', '.join(never)}.\n")
     return "\n".join(parts)
 
 
@@ -171,12 +193,14 @@ def write(results=RESULTS):
         RESULTS.md goes beside the default folder, and into any other.
     """
     results = Path(results).resolve()
-    machines = records.load(results)
+    machines, gpus = records.load(results), gpu_records.load(results)
     for machine in machines:
         plots.draw(machine)
+    for machine in gpus:
+        plots.draw_gpu(machine)
     own = results == RESULTS
     target = results.parent if own else results
-    (target / "RESULTS.md").write_text(document(machines, target), encoding="utf-8")
+    (target / "RESULTS.md").write_text(document(machines, gpus, target), encoding="utf-8")
     readme = ROOT / "README.md"
     if own and readme.exists():
         old = readme.read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ It shares no code with tensorfast or with a rival and never uses the expanded fo
 ``||X||^2 - 2 <X, M> + ||M||^2``, which loses its digits.
 """
 
-import numpy as np
+import torch
 
 SLAB = 2**22
 
@@ -14,28 +14,28 @@ def relative_error(x, head, factors):
 
     Parameters
     ----------
-    x : ndarray, shape (I_0, ..., I_{N-1})
-        Any real dtype; it is widened to float64 a slab at a time.
-    head : ndarray
+    x : Tensor or ndarray, shape (I_0, ..., I_{N-1})
+        Any real dtype, on any device, where the work is done; it is widened to float64 a slab at a
+        time.
+    head : Tensor or ndarray
         The weights ``(R,)`` of a CP model, or the core of a Tucker model.
-    factors : list of ndarray
+    factors : list of Tensor or ndarray
         ``factors[n]`` of shape ``(I_n, R)`` or ``(I_n, R_n)``.
 
     Returns
     -------
     float
     """
-    head = np.asarray(head, dtype=np.float64)
-    factors = [np.asarray(f, dtype=np.float64) for f in factors]
+    x = torch.as_tensor(x)
+    head, *factors = (torch.as_tensor(t).to(x.device, torch.float64) for t in (head, *factors))
     first, rest = (_cp if head.ndim == 1 else _tucker)(head, factors)
     rows = max(1, SLAB // rest.shape[1])
-    residual = total = 0.0
+    residual, total = torch.zeros(2, dtype=torch.float64, device=x.device)
     for begin in range(0, x.shape[0], rows):
-        slab = x[begin : begin + rows].astype(np.float64).reshape(-1, rest.shape[1])
-        total += np.vdot(slab, slab)
-        slab -= first[begin : begin + rows] @ rest
-        residual += np.vdot(slab, slab)
-    return float(np.sqrt(residual / total))
+        slab = x[begin : begin + rows].to(torch.float64).reshape(-1, rest.shape[1])
+        total += slab.square().sum()
+        residual += (slab - first[begin : begin + rows] @ rest).square().sum()
+    return float((residual / total).sqrt())
 
 
 def _cp(weights, factors):
@@ -50,5 +50,5 @@ def _tucker(core, factors):
     """Split the model into the first factor and the core times all the others."""
     rest = core
     for mode, factor in enumerate(factors[1:], start=1):
-        rest = np.moveaxis(np.tensordot(factor, rest, axes=([1], [mode])), 0, mode)
+        rest = torch.tensordot(factor, rest, dims=([1], [mode])).movedim(0, mode)
     return factors[0], rest.reshape(core.shape[0], -1)

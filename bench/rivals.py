@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 
 class Unsupported(Exception):
@@ -24,8 +25,8 @@ class Run:
     call : callable
         Timed; its result goes to `answer`.
     answer : callable
-        Turns the result into ``(head, factors)`` of NumPy arrays, where the head is the weights of
-        a CP model or the core of a Tucker model.
+        Turns the result into ``(head, factors)``, where the head is the weights of a CP model or
+        the core of a Tucker model.
     variant : str
         Which of the rival's ways this is.
     setup : callable
@@ -41,8 +42,8 @@ class Run:
     sweeps_run: Callable | None = None
 
 
-def numpy_pair(head, factors):
-    """Return ``(head, factors)`` as NumPy arrays, from tensors of any library.
+def pair(head, factors):
+    """Return ``(head, factors)``: torch's tensors where they are, NumPy arrays of all others.
 
     Parameters
     ----------
@@ -53,7 +54,8 @@ def numpy_pair(head, factors):
     -------
     tuple
     """
-    return np.asarray(head), [np.asarray(f) for f in factors]
+    head, *factors = (a if isinstance(a, torch.Tensor) else np.asarray(a) for a in (head, *factors))
+    return head, factors
 
 
 def tensorfast(problem, data, sweeps):
@@ -72,7 +74,7 @@ def _cp_als(problem, x, sweeps, init, variant):
     def call():
         return tf.cp_als(x, problem.rank, init=init, n_iter_max=sweeps, tol=0, seed=0)
 
-    return Run(call, lambda r: numpy_pair(*r), variant, sweeps_run=lambda r: int(r.info.n_iter))
+    return Run(call, lambda r: pair(*r), variant, sweeps_run=lambda r: int(r.info.n_iter))
 
 
 def _tensorly(backend):
@@ -95,7 +97,7 @@ def _tensorly(backend):
         return [
             Run(
                 call,
-                lambda r: numpy_pair(*r[0]),
+                lambda r: pair(*r[0]),
                 setup=lambda: tl.set_backend(backend),
                 # An error a sweep.
                 sweeps_run=lambda r: len(r[1]),
@@ -122,7 +124,7 @@ def pyttb(problem, data, sweeps):
 
         return Run(
             call,
-            lambda r: numpy_pair(r[0].weights, r[0].factor_matrices),
+            lambda r: pair(r[0].weights, r[0].factor_matrices),
             variant=f"{np.dtype(dtype).name} tensor, float64 factors",
             sweeps_run=lambda r: r[2]["iters"] + 1,
         )
@@ -157,7 +159,7 @@ def pygenten(problem, data, sweeps):
 
         return Run(
             call,
-            lambda r: numpy_pair(r[0].weights, r[0].factor_matrices),
+            lambda r: pair(r[0].weights, r[0].factor_matrices),
             variant=f"float64, {method}, {order} order",
             setup=setup,
             # The history has an entry for the start, one a sweep, and one for the final form.

@@ -13,7 +13,7 @@ import io
 
 import numpy as np
 
-from bench.rivals import Run, Unsupported, numpy_pair
+from bench.rivals import Run, Unsupported, pair
 
 
 def tensorfast(problem, data, sweeps):
@@ -27,8 +27,8 @@ def tensorfast(problem, data, sweeps):
         return tf.sthosvd(data.x, problem.rank)
 
     if problem.kind == "hooi":
-        return [Run(hooi, lambda r: numpy_pair(*r), sweeps_run=lambda r: int(r.info.n_iter))]
-    return [Run(sthosvd, lambda r: numpy_pair(*r))]
+        return [Run(hooi, lambda r: pair(*r), sweeps_run=lambda r: int(r.info.n_iter))]
+    return [Run(sthosvd, lambda r: pair(*r))]
 
 
 def _tensorly(backend, svd):
@@ -49,7 +49,7 @@ def _tensorly(backend, svd):
         return [
             Run(
                 call,
-                lambda r: numpy_pair(*r[0]),
+                lambda r: pair(*r[0]),
                 variant=f"HOOI started by {svd}" if hooi else f"HOSVD (not sequential) by {svd}",
                 setup=lambda: tl.set_backend(backend),
                 # An error a sweep; the HOSVD has none.
@@ -84,11 +84,11 @@ def pyttb(problem, data, sweeps):
         if problem.kind == "hooi":
             return Run(
                 hooi,
-                lambda r: numpy_pair(r[0].core.data, r[0].factor_matrices),
+                lambda r: pair(r[0].core.data, r[0].factor_matrices),
                 variant=name,
                 sweeps_run=lambda r: r[2]["iters"] + 1,
             )
-        return Run(sthosvd, lambda r: numpy_pair(r.core.data, r.factor_matrices), variant=name)
+        return Run(sthosvd, lambda r: pair(r.core.data, r.factor_matrices), variant=name)
 
     return [run(np.float64), run(np.float32)]
 

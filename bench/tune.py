@@ -206,8 +206,48 @@ def write(path, chip, found):
         "triton": triton.__version__,
         "tiles": [{"setting": asdict(s), "tile": asdict(t)} for s, t in found.items()],
     }
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def search(chip, usable, clock, stop, known=(), problems=PROBLEMS):
+    """Find the best tile, setting after setting, until the time is over.
+
+    Parameters
+    ----------
+    chip : Chip
+    usable : callable
+        Of a trial and tiles: which of them can be used.
+    clock : callable
+        Of a trial: what gives seconds and error of a tile.
+    stop : float
+        When the time is over, by `time.monotonic`; a setting that is under way is given up.
+    known : collection of Setting
+        What is passed over.
+    problems : iterable
+        As `PROBLEMS`.
+
+    Yields
+    ------
+    setting : Setting
+    tile : Tile
+    gain : float
+        How many times faster it is than the heuristic's.
+    """
+    for dtype, precision, order, rank in problems:
+        for setting, shape in settings_of(dtype, precision, order, rank, chip):
+            if setting in known:
+                continue
+            trial = Trial(setting, shape, dtype, precision, rank, chip)
+            every, tiles = every_tile(setting, chip), []
+            for tile, use in zip(every, usable(trial, every), strict=True):
+                if time.monotonic() > stop:
+                    return
+                if use:
+                    tiles.append(tile)
+            if tiles:
+                tile, figures = best(tiles, clock(trial))
+                yield setting, tile, figures[tiles[0]][0] / figures[tile][0]
 
 
 def main(arguments=None):
@@ -222,26 +262,19 @@ def main(arguments=None):
     chip = devices.chip_of(torch.device("cuda"))
     path, stop = options.out / f"{chip.name}.json", time.monotonic() + options.seconds
     known = dict(configs.tuned(chip.name))
+    passed_over = () if options.again else tuple(known)
     # Processes of their own, since compiling without a launch replaces Triton's driver.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
-        for problem in PROBLEMS:
-            for setting, shape in settings_of(*problem, chip):
-                if time.monotonic() > stop:
-                    return
-                if setting in known and not options.again:
-                    continue
-                dtype, precision, _, rank = problem
-                trial = Trial(setting, shape, dtype, precision, rank, chip)
-                tiles = every_tile(setting, chip)
-                usable = pool.map(trial.usable, tiles)
-                tiles = [tile for tile, use in zip(tiles, usable, strict=True) if use]
-                if not tiles:
-                    continue
-                known[setting], figures = best(tiles, trial.clock())
-                gain = figures[tiles[0]][0] / figures[known[setting]][0]
-                print(f"{setting}: {known[setting]}, {gain:.2f}x the heuristic", flush=True)
-                write(path, chip, known)
+
+        def usable(trial, tiles):
+            return pool.map(trial.usable, tiles)
+
+        for setting, tile, gain in search(chip, usable, Trial.clock, stop, passed_over):
+            known[setting] = tile
+            print(f"{setting}: {tile}, {gain:.2f}x the heuristic", flush=True)
+            write(path, chip, known)
+        pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What holds for every test: how much of the machine it may use, and which tests are skipped."""
 
+import contextlib
 import os
 
 # One thread: the same everywhere, as how a sum is split changes its rounding, and on small problems
@@ -7,13 +8,16 @@ import os
 for _library in ("OMP", "MKL", "OPENBLAS"):
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 
-import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-# Random examples are few but each may be the first to touch an operation, so time says nothing.
-hypothesis.settings.register_profile("tensorfast", deadline=None)
-hypothesis.settings.load_profile("tensorfast")
+# A machine that is lent with its GPU may not have it, and the tests that need a GPU do without.
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    # Random examples are few but each may be the first to touch an operation, so time says nothing.
+    hypothesis.settings.register_profile("tensorfast", deadline=None)
+    hypothesis.settings.load_profile("tensorfast")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

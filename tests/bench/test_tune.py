@@ -78,3 +78,22 @@ def test_without_a_gpu_nothing_is_tuned(monkeypatch, capsys):
         tune.main([])
     assert stopped.value.code == 1
     assert "torch sees no CUDA GPU" in capsys.readouterr().err
+
+
+def test_the_search_passes_over_what_is_known_and_gives_up_in_time(monkeypatch):
+    """A setting that is under way when the time is over is not half measured."""
+    problems = tune.PROBLEMS[:1]
+    settings = [setting for setting, _ in tune.settings_of(*problems[0], CHIP)]
+
+    def usable(_, tiles):
+        return [n < 2 for n in range(len(tiles))]
+
+    def clock(_):
+        seconds = iter((2.0, 1.0))
+        return lambda tile: (next(seconds), 1e-7)
+
+    about = {"known": settings[:1], "problems": problems}
+    found = list(tune.search(CHIP, usable, clock, tune.time.monotonic() + 60, **about))
+    assert [setting for setting, _, _ in found] == settings[1:]
+    assert all(tile == tune.every_tile(s, CHIP)[1] and gain == 2 for s, tile, gain in found)
+    assert not list(tune.search(CHIP, usable, clock, tune.time.monotonic() - 1, **about))

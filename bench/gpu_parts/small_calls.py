@@ -1,0 +1,52 @@
+"""Small calls of every kernel, for compute-sanitizer to watch: ``python -m ...small_calls DEVICE``.
+
+The results are held to float64 as well: under the sanitizer memory is poisoned differently.
+"""
+
+import sys
+
+import torch
+
+from bench.gpu_parts.calls import Call, Maker
+
+#: No multiples of a tile, more than one tile.
+SHAPE = (37, 70, 45)
+
+CALLS = (
+    *(Call("mttkrp", SHAPE, mode, 20) for mode in range(3)),
+    Call("mttkrp", SHAPE, 1, 40, precision="tf32"),
+    Call("mttkrp", SHAPE, 0, 20, dtype="bfloat16"),
+    Call("mttkrp", SHAPE, 2, 20, dtype="float16"),
+    Call("mttkrp", SHAPE, 0, 20, dtype="float64"),
+    Call("ttm", SHAPE, 1, 20),
+    Call("gram", SHAPE, 0),
+    Call("gram", SHAPE, 2),
+    Call("khatri_rao", SHAPE[:2], 0, 20),
+    Call("partial", SHAPE[:2], 0, 20),
+    Call("partial", SHAPE[:2], 1, 20),
+    Call("slab", SHAPE, 0, 20),
+    Call("slab", SHAPE, 2, 20),
+)
+
+#: Far above rounding in any of these types, far below a wrong entry.
+TOLERANCE = 1e-2
+
+
+def main(device):
+    """Make all calls; 1 where a result is wrong.
+
+    Parameters
+    ----------
+    device : str
+    """
+    maker, wrong = Maker(torch.device(device)), 0
+    for call in CALLS:
+        error = maker.make(call)
+        error = error.error(error.ours())
+        wrong += not error < TOLERANCE
+        print(f"{call}: error {error:.1e}", flush=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
