@@ -9,10 +9,7 @@ the plain loop (`als`), and the results are that loop's.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import math
-=======
->>>>>>> d60da131aeb6771a8c771a181c9f9de955c7093f
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +20,6 @@ from torch import Tensor
 
 from ..convergence import StoppingRule, fast_relative_error
 from ..results import ConvergenceInfo
-<<<<<<< HEAD
 from .algebra import Algebra
 from .als import conclude, exact_error
 from .iterate import Iterate
@@ -31,26 +27,13 @@ from .operand import Operand
 from .schedule import Schedule
 from .stopping import DivergenceWatch, hadamard
 from .sweeps import Capture, Sweeps
-=======
-from .als import conclude, exact_error
-from .iterate import Algebra, Capture, Iterate, Sweeps
-from .operand import Operand
-from .schedule import Schedule
-from .stopping import DivergenceWatch, hadamard
->>>>>>> d60da131aeb6771a8c771a181c9f9de955c7093f
 from .update import not_finite
 
 __all__ = ["als_ahead"]
 
-<<<<<<< HEAD
 #: Sweeps of a chunk at most, and seconds that the host may take to read one and launch another,
 #: while the next runs. What was launched after the last sweep is wasted: no more than that.
 CHUNK, READING = 8, 2e-4
-=======
-#: Sweeps of a chunk. A chunk is read while the next one runs: of the smallest tensors, at 20
-#: microseconds a sweep, that leaves the host 160.
-CHUNK = 8
->>>>>>> d60da131aeb6771a8c771a181c9f9de955c7093f
 
 #: Chunks that are under way at once.
 AHEAD = 2
@@ -68,28 +51,17 @@ def als_ahead(
     schedule: Schedule | None = None,
     capture: Capture | None = None,
     callback: Callable[[int, float, list[Tensor]], bool] | None = None,
-<<<<<<< HEAD
     chunk: int | None = None,
 ) -> tuple[list[Tensor], ConvergenceInfo]:
     """Run the sweeps of `als`, launched in chunks.
 
     ``capture`` records a sweep to be replayed. A ``chunk`` is as many sweeps as take `READING` if
     not given; with a ``callback`` each sweep is waited for.
-=======
-    chunk: int = CHUNK,
-) -> tuple[list[Tensor], ConvergenceInfo]:
-    """Run the sweeps of `als`, launched in chunks.
-
-    ``capture`` records a sweep to be replayed. With a ``callback`` each sweep is waited for.
->>>>>>> d60da131aeb6771a8c771a181c9f9de955c7093f
     """
     free = sorted(free)
     if schedule is None:
         schedule = operand.schedule(factors[0].shape[1], free)
-<<<<<<< HEAD
     chunk = chunk or max(1, min(CHUNK, math.ceil(READING / max(schedule.seconds, 1e-9))))
-=======
->>>>>>> d60da131aeb6771a8c771a181c9f9de955c7093f
     chunk, ahead = (1, 1) if callback else (chunk, AHEAD)
     fit = Iterate.start(operand, factors, tol, rows=chunk)
     sweeps = Sweeps(operand, schedule, fit, algebra, free, capture)
@@ -126,12 +98,9 @@ def als_ahead(
             flights.clear()
             sweeps.align(len(errors))
             fit.resume(errors[-1])
-<<<<<<< HEAD
     for flight in flights:
         # What they use must not be freed before they end.
         flight.read()
-=======
->>>>>>> d60da131aeb6771a8c771a181c9f9de955c7093f
     remark = f"No graph of the sweep was made: {sweeps.trouble}." if sweeps.trouble else ""
     info = conclude(status, errors, operand.dtype, tol, ridge, watch, fit.grams, remark)
     return fit.factors, info
