@@ -124,7 +124,9 @@ def _pytest(files, workers, outcomes, context):
     # Without the doctests, which import everything.
     command += ["-o", "addopts=--import-mode=importlib --strict-markers"]
     command += ["-n", str(workers), "--dist", "worksteal"] if workers else []
-    environment = {**os.environ, "OUTCOMES": str(outcomes)}
+    # Not those by which a run of tests that this one is part of knows its processes.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    environment["OUTCOMES"] = str(outcomes)
     # A group of its own, so that its workers end with it.
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:

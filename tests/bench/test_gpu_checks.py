@@ -88,10 +88,12 @@ def test_of_no_interest(): assert False
 
 
 class UntilItHangs(Context):
-    """A context whose time is over once five tests have ended."""
+    """A context whose time is over once five tests have ended, or after a minute."""
 
     @property
     def left(self):
+        if super().left <= 0:
+            return 0.0
         try:
             ended = self.path.with_suffix(".jsonl").read_text().count('"outcome"')
         except FileNotFoundError:
