@@ -71,15 +71,16 @@ def splits_for(blocks: int, group: int, multiprocessors: int) -> int:
     return max(1, min(wanted, group // (8 * BLOCK_G)))
 
 
-def expected(results: int, group: int, itemsize: int, chip: Chip) -> float:
-    """Seconds of a contraction of this many terms to this many results.
+def expected(results: int, group: int, itemsize: int, chip: Chip) -> tuple[float, int]:
+    """Seconds of a contraction of this many terms to this many results, and elements it takes.
 
     What fits into the L2 cache is still there from when it was made, and read twice as fast.
     """
     parts = splits_for(-(-results * itemsize // RESULTS), group, chip.multiprocessors)
     read, written = results * group, results * (1 if parts == 1 else 1 + 2 * parts)
     bandwidth = REACHED * chip.bandwidth * (2 if read <= IN_CACHE else 1)
-    return (read + written) * itemsize / bandwidth + LAUNCH * (1 if parts == 1 else 2)
+    seconds = (read + written) * itemsize / bandwidth + LAUNCH * (1 if parts == 1 else 2)
+    return seconds, results * (1 if parts == 1 else 1 + parts)
 
 
 def contract_partial(

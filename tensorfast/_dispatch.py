@@ -143,6 +143,7 @@ class Explanation:
 
 _registry: dict[str, dict[str, Implementation]] = {}
 _problems: dict[str, Callable[..., Problem]] = {}
+_methods: dict[str, Callable[..., Any]] = {}
 
 
 def register(op: str, implementation: Implementation) -> None:
@@ -155,6 +156,11 @@ def register(op: str, implementation: Implementation) -> None:
 def describe(op: str, problem: Callable[..., Problem]) -> None:
     """Tell `explain` how ``op``'s public arguments become a `Problem`."""
     _problems[op] = problem
+
+
+def describe_method(name: str, plan: Callable[..., Any]) -> None:
+    """Tell `explain` what a method made of operations would do with its public arguments."""
+    _methods[name] = plan
 
 
 def _reasons(name: str, problem: Problem) -> list[str]:
@@ -199,7 +205,7 @@ def runner(problem: Problem, impl: str = "auto") -> Callable[..., Any]:
     return choose(problem, impl).run
 
 
-def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Tell which implementation of an operation would run, and why each of the others would not.
 
     Nothing is computed.
@@ -207,14 +213,16 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     Parameters
     ----------
     op : str or callable
-        ``"mttkrp"`` or ``tensorfast.mttkrp``; likewise ``ttm``, ``khatri_rao``, ``gram``.
+        ``"mttkrp"`` or ``tensorfast.mttkrp``; likewise ``ttm``, ``khatri_rao``, ``gram``, and
+        ``cp_als``.
     *args, **kwargs
         The arguments that the operation would be called with.
 
     Returns
     -------
     Explanation
-        Prints as a table.
+        Prints as a table. Of ``cp_als`` a `cp.explained.FitPlan`: engine, schedule, predicted
+        seconds of a sweep and bytes of workspace.
 
     Raises
     ------
@@ -229,8 +237,11 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     'torch'
     """
     name = op if isinstance(op, str) else getattr(op, "__name__", repr(op))
+    if name in _methods:
+        return _methods[name](*args, **kwargs)
     if name not in _problems:
-        raise ValueError(f"explain: op is {name!r}; expected one of {sorted(_problems)}")
+        known_names = sorted({*_problems, *_methods})
+        raise ValueError(f"explain: op is {name!r}; expected one of {known_names}")
     impl = kwargs.pop("impl", "auto")
     problem = _problems[name](*args, **kwargs)
     chosen = choose(problem, impl)

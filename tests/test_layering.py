@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "tensorfast.convergence": LEAVES,
     "tensorfast.svd": ENGINE,
     "tensorfast.metrics": (*ENGINE, "scipy"),
-    "tensorfast.cp": (*ENGINE, "tensorfast.svd"),
+    "tensorfast.cp": (*ENGINE, "tensorfast.svd", "tensorfast._dispatch"),
     "tensorfast.tucker": (*ENGINE, "tensorfast.svd"),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
     "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check, arrays
+from .._dispatch import describe_method
 from ..ops.fused import Fused, fused_for
 from ..precision import matmul_precision, safe_scale
 from ..progress import progress_bar
@@ -17,6 +18,7 @@ from ..results import ConvergenceInfo, CPTensor
 from .ahead import als_ahead
 from .algebra import FusedAlgebra
 from .als import als
+from .explained import planned
 from .init import initial_factors
 from .operand import DenseOperand
 from .sweeps import graphs
@@ -252,3 +254,6 @@ def _outward(
             return bool(callback(sweep, error, [arrays.in_kind(f, like) for f in copies]))
 
     return report
+
+
+describe_method("cp_als", planned)

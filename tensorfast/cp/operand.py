@@ -22,7 +22,7 @@ from .plan_fused import plan_fused
 from .schedule import Run, Schedule
 from .tree import Node, contraction_tree
 
-__all__ = ["DenseOperand", "Operand"]
+__all__ = ["DenseOperand", "Operand", "schedule_of"]
 
 
 class Operand(Protocol):
@@ -74,9 +74,8 @@ class DenseOperand:
 
     def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
         """Choose among the exact schedules by predicted time."""
-        if self.fused is not None:
-            return plan_fused(self.fused, self._x, self._order, rank, tuple(free))
-        return plan(self.shape, rank, tuple(free), self.dtype.itemsize, axes=self._order)
+        inverse = [self._order.index(n) for n in range(len(self._order))]
+        return schedule_of(self._x.permute(inverse), rank, tuple(free), self.fused)
 
     def mttkrps(self, run: Run, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
         """Yield the MTTKRPs of a run from one contraction of the tensor."""
@@ -104,3 +103,13 @@ class DenseOperand:
         if norm < floor and self.dtype.itemsize < torch.float64.itemsize:
             return reconstruct.cp_residual_norm(self._x, ordered, double=True)
         return norm
+
+
+def schedule_of(
+    x: Tensor, rank: int, free: tuple[int, ...], fused: Fused | None = None
+) -> Schedule:
+    """Choose how to sweep over the modes ``free`` of a tensor, by predicted time."""
+    order = tuple(by_stride(x))
+    if fused is not None:
+        return plan_fused(fused, x.permute(order), order, rank, free)
+    return plan(tuple(x.shape), rank, free, compute_dtype(x.dtype).itemsize, axes=order)

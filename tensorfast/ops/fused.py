@@ -46,15 +46,17 @@ class Fused:
 
         return contract_partial(p, lo, hi, factors)
 
-    def seconds(self, x: Tensor, kept: Sequence[int], rank: int) -> float:
-        """Predict a contraction of ``x`` to the modes ``kept``."""
-        from ..kernels.plan import Contraction, expected
+    def expected(self, x: Tensor, kept: Sequence[int], rank: int) -> tuple[float, int]:
+        """Predict a contraction of ``x`` to the modes ``kept``: seconds, and elements it takes."""
+        from ..kernels.plan import Contraction, plan
 
-        return expected(Contraction.of(x, kept, rank, self.precision))[2]
+        c = Contraction.of(x, kept, rank, self.precision)
+        p = plan(c)
+        return p.seconds, c.length(kept) * rank * (1 if p.splits == 1 else 1 + p.splits)
 
-    def partial_seconds(
+    def expected_partial(
         self, x: Tensor, sizes: Sequence[int], lo: int, hi: int, rank: int
-    ) -> float:
+    ) -> tuple[float, int]:
         """Predict a contraction of axes ``lo ... hi-1`` of a partial result of these sizes."""
         from ..kernels.devices import chip_of
         from ..kernels.partial import expected
@@ -101,9 +103,13 @@ class Fused:
         judge(grams, factor, product, log, State(*state), limits, monotone)
 
 
+#: The largest matrix of normal equations that one program factors in reasonable time.
+LARGEST_RANK = 512
+
+
 def fused_for(x: Tensor, rank: int, precision: str | None) -> Fused | None:
     """Return the kernels that serve ``x``; None where plain torch does."""
     problem = describe_tensor("mttkrp", x, mode=0, rank=rank, precision=precision)
-    if _dispatch.choose(problem).name != "triton":
+    if rank > LARGEST_RANK or _dispatch.choose(problem).name != "triton":
         return None
     return Fused(asked_precision(precision))
