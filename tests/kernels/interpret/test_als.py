@@ -13,6 +13,7 @@ from tensorfast.cp.schedule import all_schedules
 from tensorfast.cp.sweeps import graphs
 from tensorfast.cp.update import LeastSquares
 from tensorfast.ops.fused import Fused
+from tensorfast.precision import compute_dtype
 from tensorfast.testing import planted
 
 #: Under the interpreter on the CPU, else on a GPU.
@@ -23,9 +24,9 @@ pytestmark = [] if INTERPRETED else pytest.mark.gpu
 
 def fits(shape, rank, noise, schedule=None, l2_reg=0.0, dtype=torch.float64, start=None, **options):
     """Fit by the plain loop in float64 on the CPU, and by the kernels."""
-    x = planted(shape, rank, noise=noise, dtype=dtype)[0]
+    x = planted(shape, rank, noise=noise, dtype=compute_dtype(dtype))[0].to(dtype)
     torch.manual_seed(0)
-    start = start or [torch.randn(n, rank, dtype=dtype) for n in shape]
+    start = start or [torch.randn(n, rank, dtype=compute_dtype(dtype)) for n in shape]
     options = {"n_iter_max": 6, "tol": 0.0, "free": range(len(shape)), **options}
     wide = [f.double() for f in start]
     plain = als(DenseOperand(x.double()), wide, LeastSquares(l2_reg), schedule=schedule, **options)
@@ -62,10 +63,9 @@ def test_other_orders(shape):
     close(*fits(shape, 2, 0.2), 1e-10)
 
 
-def test_float32_and_half_precision():
-    close(*fits((12, 10, 9), 3, 0.3, dtype=torch.float32), 1e-4)
-    x, start = planted((12, 10, 9), 3, noise=0.3, dtype=torch.bfloat16)
-    assert x.dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_float32_and_half_precision(dtype):
+    close(*fits((12, 10, 9), 3, 0.3, dtype=dtype), 1e-4)
 
 
 def test_the_fit_ends_where_the_plain_loop_ends():
