@@ -47,8 +47,8 @@ def _right(m_ptr, old_ptr, shift_ptr, i, r, rows, rank):
     mask = (i < rows) & (r < rank)
     m = tl.load(m_ptr + i * rank + r, mask, 0.0).to(tl.float64)
     # Weights are positive.
-    shifted = tl.load(shift_ptr) > 0
-    old = tl.load(old_ptr + i * rank + r, mask & shifted, 0.0).to(tl.float64)
+    shifted = tl.where(tl.load(shift_ptr) > 0, rank, 0)
+    old = tl.load(old_ptr + i * rank + r, mask & (r < shifted), 0.0).to(tl.float64)
     return m + tl.load(shift_ptr + r, r < rank, 0.0) * old
 
 
