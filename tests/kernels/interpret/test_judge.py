@@ -39,7 +39,7 @@ def state(active=True, count=0, previous=math.inf):
 
 def values(judged):
     """Return whether it is active, how many sweeps there were, and the last error."""
-    return tuple(part.item() for part in judged)
+    return judged.active.item(), judged.count.item(), judged.previous.item()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -136,6 +136,7 @@ BELOW, FLOOR, TOL = 0.25, 0.125, 2.0**-10
         # The error stands, falls by tol, falls by more.
         (0.5, 0.5, (0, 0, TOL), {}, True),
         (0.5, 0.5 + TOL, (0, 0, TOL), {}, True),
+        (0.5, 0.5 + TOL * (1 + 1e-7), (0, 0, TOL), {}, True),
         (0.5, 0.5 + TOL * (1 + 1e-5), (0, 0, TOL), {}, False),
         (0.5, 0.5 + 1e-13, (0, 0, 1e-14), {}, True),
         (0.5, 0.5 + 3e-12, (0, 0, 1e-14), {}, False),

@@ -264,8 +264,8 @@ def test_the_equations_are_solved_as_least_squares_solves_them(rank, kind, dtype
     A rounding of ``A`` leaves ``u |A| |H|``. With ``L L^T = H`` up to ``c R u |L| |L^T|`` and
     ``L W = I + F``, ``|F| <= c R u |L| |W|``, as substitution gives it, ``W L = I + W F L``, so
     ``B W^T W L L^T`` is ``B`` up to ``c R u |B| |W^T|`` times
-    ``(I + |W| |L| + |W| |L| |W| |L|) |L^T|``, a term each for ``F^T``, the roundings of the products
-    and of ``L L^T``, and ``W F L``. The substitutions of `LeastSquares` leave
+    ``(I + |W| |L| + |W| |L| |W| |L|) |L^T|``, a term each for ``F^T``, the roundings of the
+    products and of ``L L^T``, and ``W F L``. The substitutions of `LeastSquares` leave
     ``c R u |A| |L| |L^T|``, which is less.
     """
     found = Update(20, rank, dtype, kind)
