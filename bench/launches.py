@@ -43,7 +43,7 @@ SIDES = {
 }
 
 #: What a heuristic decides besides block sizes.
-DECIDED = ("PRECISION", "SWEEP", "GRAM", "num_warps", "num_stages", "maxnreg")
+DECIDED = ("PRECISION", "SWEEP", "GRAM", "ALONE", "num_warps", "num_stages", "maxnreg")
 
 #: Launches that are compiled before they are disassembled together.
 TOGETHER = 16

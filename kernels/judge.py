@@ -139,11 +139,12 @@ def judge_kernel(
     parts,
     rows,
     UNIT: tl.constexpr,
+    ALONE: tl.constexpr,
     MONOTONE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
 ):
-    """Add the parts, or form the sums where there are none, and judge."""
-    if part_ptr is None:
+    """Add the parts, or form the sums if ``ALONE``, and judge."""
+    if ALONE:
         inner, model, trace = _sums(
             grams, factor_ptr, mttkrp_ptr, elements, rank, 0, 1, UNIT, BLOCK_Q
         )
@@ -256,6 +257,7 @@ def verdict(
             0 if parts is None else parts.shape[1],
             log.shape[0],
             UNIT=_unit(factor, mttkrp),
+            ALONE=parts is None,
             MONOTONE=monotone,
             BLOCK_Q=BLOCK,
             num_warps=WARPS,
