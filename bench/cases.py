@@ -9,7 +9,18 @@ from typing import NamedTuple
 
 import torch
 
-from tensorfast.kernels import contraction, gram, khatri_rao, mttkrp, partial, slab, ttm
+from tensorfast.kernels import (
+    cholesky,
+    contraction,
+    gram,
+    judge,
+    khatri_rao,
+    mttkrp,
+    partial,
+    slab,
+    solve,
+    ttm,
+)
 from tensorfast.kernels.devices import CHIPS, ITEMSIZE
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -44,8 +55,8 @@ RANKS = (1, 5, 17, 32, 50, 512)
 FEW = (2, 3, 4, 8)
 
 #: Problems at random. They find 0 to 5 configurations a GPU more than the grid; as many again find
-#: at most one more.
-DRAWN = 8000
+#: at most one more. As many for each operation as when there were 8 of them, and 8000 in all.
+DRAWN = 13000
 
 
 class Case(NamedTuple):
@@ -88,6 +99,10 @@ class Case(NamedTuple):
         which has its right side in tiles.
         """
         unit = 16 // ITEMSIZE[self.dtype]
+        if self.op == "sums":
+            return self.shape[self.modes[0]] * self.rank % unit == 0
+        if self.op in SMALL:
+            return False
         if self.op in STREAMING:
             return self.rank % unit == 0
         aligned = all(n % unit == 0 for n in self.shape)
@@ -165,6 +180,42 @@ def _slab_pass(case, x, factors, chip):
     slab.slab_pass(x, factors, mode, group, inverse, shift, case.precision, chip)
 
 
+def _factorize(case, x, factors, chip):
+    grams = [_square(case) for n in range(x.ndim) if n not in case.modes]
+    cholesky.factorize(grams, 0.0, 1e-15, _tensor((1,), "float64"), chip)
+
+
+def _solve(case, x, factors, chip):
+    factor, inverse = factors[case.modes[0]], _square(case)
+    shift, active = _tensor((case.rank,), "float64"), _tensor((1,), "bool")
+    solve.solve(factor, factor, inverse, shift, active, factor, _square(case), chip)
+
+
+def _add_grams(case, x, factors, chip):
+    parts = _tensor((case.shape[case.modes[0]], case.rank, case.rank), "float64")
+    solve.add_grams(parts, _square(case), _tensor((1,), "bool"))
+
+
+def _judge(case, x, factors, chip):
+    factor, grams = factors[case.modes[0]], [_square(case) for _ in factors]
+    small = [_tensor((1,), dtype) for dtype in ("bool", "int64", "float64")]
+    log, limits = _tensor((8, 3), "float64"), _tensor((4,), "float64")
+    programs = judge.programs_for(factor.numel(), case.rank, chip)
+    parts = _tensor((3, programs), "float64") if programs > 1 else None
+    # Programs that watch for a rise and those that do not differ.
+    state, monotone = judge.State(*small), case.rank % 2 > 0
+    judge.verdict(grams, factor, factor, parts, log, state, limits, monotone)
+
+
+def _sums(case, x, factors, chip):
+    factor, grams = factors[case.modes[0]], [_square(case) for _ in factors]
+    judge.sums(grams, factor, factor, judge.programs_for(factor.numel(), case.rank, chip))
+
+
+def _square(case):
+    return _tensor((case.rank, case.rank), "float64")
+
+
 OPERATIONS = {
     "mttkrp": _mttkrp,
     "ttm": _ttm,
@@ -174,11 +225,18 @@ OPERATIONS = {
     "gram in double": _gram_in_double,
     "khatri_rao": _khatri_rao,
     "contract_partial": _contract_partial,
+    "factorize": _factorize,
+    "solve": _solve,
+    "add_grams": _add_grams,
+    "sums": _sums,
+    "judge": _judge,
 }
 
+#: What works on matrices of the size of the rank, and on one factor.
+SMALL = ("factorize", "solve", "add_grams", "sums", "judge")
 
 #: What reads results of the kernels, or factors, in the computing type and in C order.
-STREAMING = ("khatri_rao", "contract_partial")
+STREAMING = ("khatri_rao", "contract_partial", *SMALL)
 
 
 def modes_of(op, ndim):
@@ -194,7 +252,7 @@ def modes_of(op, ndim):
     tuple of int
     """
     every = range(ndim)
-    if op in ("mttkrp", "ttm", "gram", "gram in double"):
+    if op in ("mttkrp", "ttm", "gram", "gram in double", *SMALL):
         yield from itertools.combinations(every, 1)
     elif op == "contract" and ndim > 2:
         yield from itertools.combinations(every, 2)

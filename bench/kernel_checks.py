@@ -24,6 +24,9 @@ PROMISED = {"ieee": 2.0**-24, "tf32": 2.0**-10, "bf16": 2.0**-7}
 
 PTX_TYPES = {"float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
+#: Kernels with products of several sizes: how many of each there are no count can tell.
+SEVERAL = ("factor_blocks_kernel", "solve_kernel")
+
 _SHAPE = re.compile(r"\.m(\d+)n(\d+)k(\d+)")
 _KIND = re.compile(r"\.kind::(\w+)|\.(\w+)\.\2")
 
@@ -154,7 +157,7 @@ def kinds(report):
 def _products(launch, report):
     """Whether as many parts are multiplied as the mode has."""
     mode = launch.configuration.mode
-    if mode is None or not report.products:
+    if mode is None or not report.products or launch.configuration.kernel in SEVERAL:
         return None
     wanted, found = products_of(mode), times_multiplied(launch.configuration, report)
     if found == 0 or found % wanted:

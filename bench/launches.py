@@ -34,10 +34,16 @@ SIDES = {
     "gram_kernel": ("BLOCK_I", "BLOCK_K", "BLOCK_I"),
     "khatri_rao_kernel": ("BLOCK_M", "BLOCK_R"),
     "contract_partial_kernel": ("BLOCK_Q", "BLOCK_G"),
+    "factor_tile_kernel": ("BLOCK_R",),
+    "factor_blocks_kernel": ("BLOCK_R", "BLOCK_K", "BLOCK_C"),
+    "solve_kernel": ("BLOCK_I", "BLOCK_K", "BLOCK_R"),
+    "add_grams_kernel": ("BLOCK_Q", "BLOCK_P"),
+    "sums_kernel": ("BLOCK_Q",),
+    "judge_kernel": ("BLOCK_Q",),
 }
 
 #: What a heuristic decides besides block sizes.
-DECIDED = ("PRECISION", "SWEEP", "num_warps", "num_stages", "maxnreg")
+DECIDED = ("PRECISION", "SWEEP", "GRAM", "ALONE", "num_warps", "num_stages", "maxnreg")
 
 #: Launches that are compiled before they are disassembled together.
 TOGETHER = 16

@@ -4,17 +4,17 @@
 ``L^-1``. `elimination` gives both. Where a pivot is no more than rounding it starts anew, with a
 larger ridge.
 
-One launch of one program: what is R x R is small, and a second launch, or a decision of the host in
-between, would take longer than most of it. Flops ``2 R^3 / 3``, half of them for ``L``; bytes: the
-Gram matrices once an attempt, the result.
+One launch of one program: what is R x R is small, and a second launch, or a decision of the host
+in between, would take longer than most of it. Flops ``2 R^3 / 3``, half of them for ``L``; bytes:
+the Gram matrices once, ``H`` twice an attempt, the result.
 
 Up to `TILE` columns there is one tile, and nothing but its elimination, 150 cycles a column. Above,
-blocks: row after row, those beside the diagonal are what is left of ``H``, or of the identity, after
-a product with the rows above, solved with the block on the diagonal by a product with its inverse
-and one correction. A tile of 16 x 32 x 128 takes one multiprocessor of an H200, which does 256 flops
-a cycle, 512 cycles and about 150 of waiting; each block of 16 x 128 takes four products more, with a
-wait each, about 1100; the tiles of the diagonal 450 each. Predicted so at 1.8 GHz, and measured
-nowhere, with 1.5 us for the launch and the first loads: 3 us at R = 16, 7 us at 64, 120 us at 256,
+blocks: row after row, those beside the diagonal are what is left of ``H``, or of the identity,
+after a product with the rows above, solved with the block on the diagonal by a product with its
+inverse and one correction. A product of 16 x 32 x 128 takes a multiprocessor of an H200, which does
+256 flops a cycle, 512 cycles and about 150 of waiting; a block of 16 x 128 takes three more, with
+a wait each, about 1100; one on the diagonal 450 for 32 terms. Predicted so at 1.8 GHz, with 1.5 us
+for the launch and the first loads, and not measured yet: 3 us at R = 16, 7 us at 64, 120 us at 256,
 560 us at 512, of which 190 are flops.
 """
 
@@ -86,27 +86,27 @@ def factor_tile_kernel(
     rank,
     l2,
     least,
-    BLOCK: tl.constexpr,
+    BLOCK_R: tl.constexpr,
 ):
     """``H`` as a single tile; ``inverse`` is ``[rank, rank]``."""
     l2, least = _double(l2), _double(least)
     state, attempt = tl.full([], ROUNDING, tl.int32), tl.full([], 0, tl.int32)
     ridge, following = tl.full([], 0.0, tl.float64), tl.full([], 0.0, tl.float64)
-    form(grams, h_ptr, BLOCK, l2, rank, BLOCK, BLOCK)
+    form(grams, h_ptr, BLOCK_R, l2, rank, BLOCK_R, BLOCK_R)
     # H is complete.
     tl.debug_barrier()
     while (state == ROUNDING) & (attempt < ATTEMPTS):
         ridge = following
-        weigh(h_ptr, shift_ptr, square_ptr, BLOCK, ridge, rank, BLOCK)
+        weigh(h_ptr, shift_ptr, square_ptr, BLOCK_R, ridge, rank, BLOCK_R)
         # The diagonal is complete.
         tl.debug_barrier()
-        t = diagonal_block(h_ptr, square_ptr, BLOCK, BLOCK)
-        state = eliminate(t, square_ptr, rows_ptr, inverse_ptr, None, rank, rank, least, BLOCK)
+        t = diagonal_block(h_ptr, square_ptr, BLOCK_R, BLOCK_R)
+        state = eliminate(t, square_ptr, rows_ptr, inverse_ptr, None, rank, rank, least, BLOCK_R)
         # The next attempt overwrites the diagonal and the rows.
         tl.debug_barrier()
         following = tl.where(ridge > 0, 10 * ridge, 2 * least)
         attempt += 1
-    _end(inverse_ptr, shift_ptr, ridge_ptr, state, ridge, rank, rank, BLOCK)
+    _end(inverse_ptr, shift_ptr, ridge_ptr, state, ridge, rank, rank, BLOCK_R)
 
 
 @triton.jit
@@ -149,43 +149,43 @@ def factor_blocks_kernel(
     l2,
     least,
     PRECISION: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK_R: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """``H`` by blocks; ``inverse`` and ``upper`` have whole blocks, and room for one more beside."""
-    l2, least, stride = _double(l2), _double(least), multiple(stride, BLOCK)
+    """``H`` by blocks; ``inverse``, ``upper`` and ``h`` have whole ones, and room for one more."""
+    l2, least, stride = _double(l2), _double(least), multiple(stride, BLOCK_R)
     state, attempt = tl.full([], ROUNDING, tl.int32), tl.full([], 0, tl.int32)
     ridge, following = tl.full([], 0.0, tl.float64), tl.full([], 0.0, tl.float64)
-    r, c = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK_C)[None, :]
-    form(grams, h_ptr, stride, l2, rank, BLOCK, BLOCK_C)
+    r, c = tl.arange(0, BLOCK_R)[:, None], tl.arange(0, BLOCK_C)[None, :]
+    form(grams, h_ptr, stride, l2, rank, BLOCK_R, BLOCK_C)
     # H is complete.
     tl.debug_barrier()
     while (state == ROUNDING) & (attempt < ATTEMPTS):
         ridge = following
-        weigh(h_ptr, shift_ptr, square_ptr, stride, ridge, rank, BLOCK)
+        weigh(h_ptr, shift_ptr, square_ptr, stride, ridge, rank, BLOCK_R)
         # The diagonal is complete.
         tl.debug_barrier()
         state, start = tl.full([], SOUND, tl.int32), tl.full([], 0, tl.int32)
         while (state == SOUND) & (start < rank):
-            start = multiple(start, BLOCK)
+            start = multiple(start, BLOCK_R)
             # A block of columns, of which those above the diagonal are what rows are made with.
             above, square, down = upper_ptr + start, square_ptr + start, start * stride
             w, u = inverse_ptr + down + start, upper_ptr + down + start
-            t = diagonal_block(h_ptr + down + start, square, stride, BLOCK)
+            t = diagonal_block(h_ptr + down + start, square, stride, BLOCK_R)
             t = _terms(t, above, above, stride, 0, start, PRECISION, BLOCK_K)
-            state = eliminate(t, square, rows_ptr, w, u, stride, BLOCK, least, BLOCK)
+            state = eliminate(t, square, rows_ptr, w, u, stride, BLOCK_R, least, BLOCK_R)
             # The block on the diagonal is complete.
             tl.debug_barrier()
             if state == SOUND:
                 target = down + r * stride + c
                 for left in range(0, start, BLOCK_C):
-                    out = tl.zeros([BLOCK, BLOCK_C], tl.float64)
+                    out = tl.zeros([BLOCK_R, BLOCK_C], tl.float64)
                     right = inverse_ptr + left
                     out = _terms(out, above, right, stride, left, start, PRECISION, BLOCK_K)
                     out = _solved(out, w, u, stride, PRECISION)
                     tl.store(right + target, out, left + c < start)
-                for left in range(start + BLOCK, rank, BLOCK_C):
+                for left in range(start + BLOCK_R, rank, BLOCK_C):
                     right, out = upper_ptr + left, tl.load(h_ptr + left + target)
                     out = _terms(out, above, right, stride, 0, start, PRECISION, BLOCK_K)
                     out = _solved(out, w, u, stride, PRECISION)
@@ -193,10 +193,10 @@ def factor_blocks_kernel(
                     tl.store(inverse_ptr + left + target, tl.zeros_like(out))
             # The row of blocks is complete.
             tl.debug_barrier()
-            start += BLOCK
+            start += BLOCK_R
         following = tl.where(ridge > 0, 10 * ridge, 2 * least)
         attempt += 1
-    _end(inverse_ptr, shift_ptr, ridge_ptr, state, ridge, stride, rank, BLOCK)
+    _end(inverse_ptr, shift_ptr, ridge_ptr, state, ridge, stride, rank, BLOCK_R)
 
 
 def factorize(
@@ -209,10 +209,10 @@ def factorize(
     """Factor ``H + mu diag(w) = L L^T``; return ``L^-1 [R, R]`` and ``mu w [R]``, float64.
 
     ``H`` is the Hadamard product of the ``grams``, symmetric float64 ``[R, R]``, plus ``l2 I``. Its
-    relative ridge ``mu`` is the smallest of 0, ``2 least``, ``20 least``, ... with which every pivot
-    is above ``least`` of its diagonal; ``w`` is the diagonal of ``H``, or its mean where that is not
-    positive. ``ridge``, float64, one element, becomes the larger of itself and ``mu``. There are
-    zeros above the diagonal of ``L^-1``. Where ``H`` is not finite both are NaN.
+    relative ridge ``mu`` is the smallest of 0, ``2 least``, ``20 least``, ... with which every
+    pivot is above ``least`` of its diagonal; ``w`` is the diagonal of ``H``, or its mean where that
+    is not positive. ``ridge``, float64, one element, becomes the larger of itself and ``mu``. There
+    are zeros above the diagonal of ``L^-1``. Where ``H`` is not finite both are NaN.
     """
     rank, like = grams[0].shape[0], grams[0]
     if not 0 < rank <= LARGEST:
@@ -236,7 +236,7 @@ def factorize(
                 square,
                 rank,
                 *numbers,
-                BLOCK=side,
+                BLOCK_R=side,
                 num_warps=TILE_WARPS[side],
                 maxnreg=REGISTERS,
             )
@@ -256,7 +256,7 @@ def factorize(
             whole + columns,
             *numbers,
             PRECISION="ieee",
-            BLOCK=BLOCK,
+            BLOCK_R=BLOCK,
             BLOCK_K=TERMS,
             BLOCK_C=columns,
             num_warps=WARPS,

@@ -7,8 +7,8 @@ numbers in their corner for itself, and subtracts the product of four columns an
 
 The chain of a step, in cycles of an H200: store, barrier and load 100 to 300; four times a
 reciprocal root and three operations, 4 x 70; two solves with the corner and the product, 100. About
-600 for four columns, 150 a column; a column at a time took two reductions across warps, a reciprocal
-root and a product each, 500.
+600 for four columns, 150 a column; each column by itself would take two reductions across warps, a
+reciprocal root and a product, 500.
 """
 
 from __future__ import annotations
@@ -108,6 +108,13 @@ def _corner(at, square_ptr, least, state, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _load_four(at, mask, BLOCK: tl.constexpr):
+    """Return entries of four rows."""
+    a0, a1 = tl.load(at, mask, 0.0), tl.load(at + BLOCK, mask, 0.0)
+    return a0, a1, tl.load(at + 2 * BLOCK, mask, 0.0), tl.load(at + 3 * BLOCK, mask, 0.0)
+
+
+@triton.jit
 def _forward(rows, roots, below):
     """Solve with the 4 x 4 factor for four rows."""
     l10, l20, l30, l21, l31, l32 = below
@@ -132,9 +139,9 @@ def eliminate(
 ):
     """Eliminate the first ``count`` columns of ``t``, whose part above the diagonal counts.
 
-    Stores its ``L^-1``, and ``L^T`` if ``upper_ptr`` is not None; returns how it ended. ``square`` is
-    the diagonal that pivots are held against; ``rows``, ``[2, 4, BLOCK]``, takes four rows and the
-    next four in turn.
+    Stores its ``L^-1``, and ``L^T`` if ``upper_ptr`` is not None; returns how it ended. Pivots are
+    held against the diagonal ``square``; ``rows``, ``[2, 4, BLOCK]``, takes four rows and the next
+    four in turn.
     """
     at = tl.arange(0, BLOCK)
     row, column = at[:, None], at[None, :]
@@ -147,12 +154,13 @@ def eliminate(
         pivots, roots, below, state = _corner(four + k, square_ptr + k, least, state, BLOCK)
         # To the right of the corner L^T comes out, in it and to the left L^-1.
         inside = (column >= k) & (column < k + 4)
-        a, b = (), ()
-        for n in tl.static_range(4):
-            own = tl.where(column == k + n, 1.0, 0.0)
-            a += (tl.where(inside, own, tl.load(four + n * BLOCK + column)),)
-            b += (tl.load(four + n * BLOCK + row, row >= k + 4, 0.0),)
-        a, b = _forward(a, roots, below), _forward(b, roots, below)
+        a = _load_four(four + column, column < BLOCK, BLOCK)
+        a0 = tl.where(column == k, 1.0, tl.where(inside, 0.0, a[0]))
+        a1 = tl.where(column == k + 1, 1.0, tl.where(inside, 0.0, a[1]))
+        a2 = tl.where(column == k + 2, 1.0, tl.where(inside, 0.0, a[2]))
+        a3 = tl.where(column == k + 3, 1.0, tl.where(inside, 0.0, a[3]))
+        a = _forward((a0, a1, a2, a3), roots, below)
+        b = _forward(_load_four(four + row, row >= k + 4, BLOCK), roots, below)
         t = tl.where(inside, 0.0, t)
         for n in tl.static_range(4):
             t -= b[n] * a[n]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -25,7 +25,15 @@ from torch import Tensor
 from .devices import Chip, chip_of
 from .indexing import multiple
 
-__all__ = ["State", "judge", "judge_kernel", "sums_kernel"]
+__all__ = [
+    "State",
+    "judge",
+    "judge_kernel",
+    "programs_for",
+    "sums",
+    "sums_kernel",
+    "verdict",
+]
 
 #: Elements of a block, its warps, and how many blocks one program takes before there are several.
 BLOCK, WARPS, FEW = 2048, 8, 8
@@ -34,7 +42,8 @@ BLOCK, WARPS, FEW = 2048, 8, 8
 FILL = 2
 
 
-class State(NamedTuple):
+@dataclass(frozen=True)
+class State:
     """What a sweep leaves for the next, each of one element in the memory of the GPU.
 
     Attributes
@@ -62,19 +71,19 @@ def _sums(
     first,
     step,
     UNIT: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
 ):
     """Return the three sums over every ``step``-th block from block ``first`` on."""
-    elements, at = multiple(elements, UNIT), tl.arange(0, BLOCK)
-    inner, model = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
-    trace = tl.zeros([BLOCK], tl.float64)
-    for block in range(first, tl.cdiv(elements, BLOCK), step):
-        start = tl.full([], block, tl.int64) * BLOCK
+    elements, at = multiple(elements, UNIT), tl.arange(0, BLOCK_Q)
+    inner, model = tl.zeros([BLOCK_Q], tl.float64), tl.zeros([BLOCK_Q], tl.float64)
+    trace = tl.zeros([BLOCK_Q], tl.float64)
+    for block in range(first, tl.cdiv(elements, BLOCK_Q), step):
+        start = tl.full([], block, tl.int64) * BLOCK_Q
         mask = at < elements - start
         a = tl.load(factor_ptr + start + at, mask, 0.0).to(tl.float64)
         inner += a * tl.load(mttkrp_ptr + start + at, mask, 0.0).to(tl.float64)
-    for block in range(first, tl.cdiv(rank * rank, BLOCK), step):
-        q = block * BLOCK + at
+    for block in range(first, tl.cdiv(rank * rank, BLOCK_Q), step):
+        q = block * BLOCK_Q + at
         h = tl.load(grams[0] + q, q < rank * rank, 0.0)
         for n in tl.static_range(1, len(grams)):
             h *= tl.load(grams[n] + q, q < rank * rank, 0.0)
@@ -92,12 +101,12 @@ def sums_kernel(
     elements,
     rank,
     UNIT: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
 ):
     """Each program's part of the three sums, ``out [3, P]``."""
     pid, programs = tl.program_id(0), tl.num_programs(0)
     inner, model, trace = _sums(
-        grams, factor_ptr, mttkrp_ptr, elements, rank, pid, programs, UNIT, BLOCK
+        grams, factor_ptr, mttkrp_ptr, elements, rank, pid, programs, UNIT, BLOCK_Q
     )
     tl.store(out_ptr + pid, inner)
     tl.store(out_ptr + programs + pid, model)
@@ -105,11 +114,11 @@ def sums_kernel(
 
 
 @triton.jit
-def _total(part_ptr, parts, BLOCK: tl.constexpr):
+def _total(part_ptr, parts, BLOCK_Q: tl.constexpr):
     """Return the sum of what the programs have."""
-    total = tl.zeros([BLOCK], tl.float64)
-    for start in range(0, parts, BLOCK):
-        p = start + tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK_Q], tl.float64)
+    for start in range(0, parts, BLOCK_Q):
+        p = start + tl.arange(0, BLOCK_Q)
         total += tl.load(part_ptr + p, p < parts, 0.0)
     return tl.sum(total, 0)
 
@@ -130,18 +139,19 @@ def judge_kernel(
     parts,
     rows,
     UNIT: tl.constexpr,
+    ALONE: tl.constexpr,
     MONOTONE: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
 ):
-    """Add the parts, or form the sums where there are none, and judge."""
-    if part_ptr is None:
+    """Add the parts, or form the sums if ``ALONE``, and judge."""
+    if ALONE:
         inner, model, trace = _sums(
-            grams, factor_ptr, mttkrp_ptr, elements, rank, 0, 1, UNIT, BLOCK
+            grams, factor_ptr, mttkrp_ptr, elements, rank, 0, 1, UNIT, BLOCK_Q
         )
     else:
-        inner = _total(part_ptr, parts, BLOCK)
-        model = _total(part_ptr + parts, parts, BLOCK)
-        trace = _total(part_ptr + 2 * parts, parts, BLOCK)
+        inner = _total(part_ptr, parts, BLOCK_Q)
+        model = _total(part_ptr + parts, parts, BLOCK_Q)
+        trace = _total(part_ptr + 2 * parts, parts, BLOCK_Q)
     active, count = tl.load(active_ptr), tl.load(count_ptr)
     # While nothing is active the row is that of a sweep that does not count.
     row = log_ptr + count % rows * 3
@@ -181,42 +191,84 @@ def judge(
 ) -> None:
     """Note the sums of a sweep in ``log``, and in ``state`` whether it needs attention.
 
-    ``grams``, float64 ``[R, R]``, are those of all modes, and ``factor`` and ``mttkrp``, ``[I, R]``,
-    of the last. ``log``, float64 ``[rows, 3]``, C-ordered, takes ``(inner, model, trace)`` in row
-    ``count % rows``. ``limits``, float64 ``[4]``, are the squared norm of the data; the relative
-    error below which three sums have lost their digits; that below which it cannot be expected to
-    go; and the fall of the error, a sweep, with which it has converged, 0 for none. A sweep that
-    needs attention, by these, or by a rise of the error if ``monotone``, is the last that counts.
+    ``grams``, float64 ``[R, R]``, are those of all modes, ``factor`` and ``mttkrp``, ``[I, R]``,
+    those of the last. ``log``, float64 ``[rows, 3]``, C-ordered, takes ``(inner, model, trace)`` in
+    row ``count % rows``. ``limits``, float64 ``[4]``, are the squared norm of the data; the
+    relative error below which three sums have lost their digits; that below which it cannot be
+    expected to go; and the fall of the error, a sweep, with which it has converged, 0 for none. A
+    sweep that needs attention, by these, or by a rise of the error if ``monotone``, is the last
+    that counts.
     """
     if factor.shape != mttkrp.shape or not (log.is_contiguous() and log.shape[1:] == (3,)):
         raise ValueError(
             f"judge: factor {tuple(factor.shape)}, mttkrp {tuple(mttkrp.shape)}, log "
-            f"{tuple(log.shape)}; expected the same shape of the first two, and a C-ordered (rows, 3)"
+            f"{tuple(log.shape)}; expected one shape of the first two, and a C-ordered (rows, 3)"
         )
     chip = chip_of(factor.device) if chip is None else chip
-    elements, rank = factor.numel(), factor.shape[1]
-    data = (tuple(g.contiguous() for g in grams), factor.contiguous(), mttkrp.contiguous())
-    blocks = max(-(-elements // BLOCK), -(-(rank * rank) // BLOCK))
-    programs, parts = min(blocks, FILL * chip.multiprocessors), None
-    unit = math.gcd(elements, 16 // factor.element_size(), 16 // mttkrp.element_size())
+    programs = programs_for(factor.numel(), factor.shape[1], chip)
+    parts = sums(grams, factor, mttkrp, programs) if programs > 1 else None
+    verdict(grams, factor, mttkrp, parts, log, state, limits, monotone)
+
+
+def programs_for(elements: int, rank: int, chip: Chip) -> int:
+    """Return how many programs share the sums."""
+    blocks = -(-max(elements, rank * rank) // BLOCK)
+    return 1 if blocks <= FEW else min(blocks, FILL * chip.multiprocessors)
+
+
+def sums(grams: Sequence[Tensor], factor: Tensor, mttkrp: Tensor, programs: int) -> Tensor:
+    """Return the parts of the sums, ``[3, programs]``."""
+    parts = grams[0].new_empty(3, programs)
     with torch.cuda.device_of(factor):
-        if blocks > FEW:
-            parts = log.new_empty(3, programs)
-            sums_kernel[(programs,)](
-                *data, parts, elements, rank, UNIT=unit, BLOCK=BLOCK, num_warps=WARPS
-            )
-        judge_kernel[(1,)](
-            *data,
+        sums_kernel[(programs,)](
+            *_data(grams, factor, mttkrp),
             parts,
-            log,
-            *state,
-            limits,
-            elements,
-            rank,
-            programs,
-            log.shape[0],
-            UNIT=unit,
-            MONOTONE=monotone,
-            BLOCK=BLOCK,
+            factor.numel(),
+            factor.shape[1],
+            UNIT=_unit(factor, mttkrp),
+            BLOCK_Q=BLOCK,
             num_warps=WARPS,
         )
+    return parts
+
+
+def verdict(
+    grams: Sequence[Tensor],
+    factor: Tensor,
+    mttkrp: Tensor,
+    parts: Tensor | None,
+    log: Tensor,
+    state: State,
+    limits: Tensor,
+    monotone: bool,
+) -> None:
+    """Do the rest of `judge`, all of it where there are no parts."""
+    with torch.cuda.device_of(factor):
+        judge_kernel[(1,)](
+            *_data(grams, factor, mttkrp),
+            parts,
+            log,
+            state.active,
+            state.count,
+            state.previous,
+            limits,
+            factor.numel(),
+            factor.shape[1],
+            0 if parts is None else parts.shape[1],
+            log.shape[0],
+            UNIT=_unit(factor, mttkrp),
+            ALONE=parts is None,
+            MONOTONE=monotone,
+            BLOCK_Q=BLOCK,
+            num_warps=WARPS,
+        )
+
+
+def _data(
+    grams: Sequence[Tensor], factor: Tensor, mttkrp: Tensor
+) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    return tuple(g.contiguous() for g in grams), factor.contiguous(), mttkrp.contiguous()
+
+
+def _unit(factor: Tensor, mttkrp: Tensor) -> int:
+    return math.gcd(factor.numel(), *(16 // m.element_size() for m in (factor, mttkrp)))

@@ -3,13 +3,13 @@
 Two products with the triangular ``W = L^-1`` (`cholesky`), in float64, rounded once. Each program
 takes every P-th tile of rows. Nothing is written unless a flag in the memory of the GPU is set.
 
-Where all columns fit into a tile, the Gram matrix of a program's rows is added up beside, from the
-rounded factor, and a second launch adds the programs' in a fixed order; a single program needs none.
-For more columns, what is between the two products goes through memory, where it stays in the L2
-cache, and `gram` gives the Gram matrix in launches of its own.
+What is between the two products goes through memory, where it stays in cache. Where all columns
+are one block, the Gram matrix of a program's rows is added up beside, from the rounded factor, and
+a second launch adds the programs' in a fixed order, where there are several. For more columns
+`gram` gives it in launches of its own.
 
-Flops ``2 I R^2`` of the triangles, twice that in a single tile, and ``I R^2`` of the Gram matrix;
-bytes: ``M`` and the factor once, and the current factor where there is a shift.
+Flops ``2 I R^2``, those of triangles, twice that in a single block, and ``I R^2`` of the Gram
+matrix; bytes: ``M`` and the factor once, and the current factor where there is a shift.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .gram import partial_grams
 from .indexing import multiple
 from .products import product
 
-__all__ = ["add_grams_kernel", "apply", "solve_kernel"]
+__all__ = ["add_grams", "add_grams_kernel", "apply", "solve", "solve_kernel"]
 
-#: Rows of a tile, terms of a product, warps.
-ROWS, TERMS, WARPS = 16, 32, 8
+#: Rows of a tile, and warps.
+ROWS, WARPS = 16, 8
 
 #: Programs a multiprocessor, and tiles that one program takes before there are several.
 FILL, ALONE = 2, 4
@@ -47,17 +47,17 @@ def _right(m_ptr, old_ptr, shift_ptr, i, r, rows, rank):
     mask = (i < rows) & (r < rank)
     m = tl.load(m_ptr + i * rank + r, mask, 0.0).to(tl.float64)
     # Weights are positive.
-    shifted = tl.load(shift_ptr) > 0
-    old = tl.load(old_ptr + i * rank + r, mask & shifted, 0.0).to(tl.float64)
+    shifted = tl.where(tl.load(shift_ptr) > 0, rank, 0)
+    old = tl.load(old_ptr + i * rank + r, mask & (r < shifted), 0.0).to(tl.float64)
     return m + tl.load(shift_ptr + r, r < rank, 0.0) * old
 
 
 @triton.jit(do_not_specialize=["rows", "rank", "stride"])
 def solve_kernel(
     m_ptr,
+    y_ptr,
     old_ptr,
     new_ptr,
-    y_ptr,
     gram_ptr,
     inverse_ptr,
     shift_ptr,
@@ -165,25 +165,47 @@ def apply(
 
     Only where ``active``, a boolean of one element, is true. ``mttkrp`` and ``current`` are
     ``[I, R]``, and so is ``factor``, C-ordered, which may be ``current``; ``inverse`` and ``shift``
-    are `cholesky.factorize`'s, and ``gram``, float64 ``[R, R]``, is C-ordered and that of the factor
-    as it was rounded.
+    are those of `cholesky.factorize`; ``gram``, float64 ``[R, R]``, C-ordered, is that of the
+    factor as it was rounded.
     """
-    rows, rank = factor.shape
     if not (factor.is_contiguous() and gram.is_contiguous()):
         raise ValueError("apply: factor and gram are written in C order; expected contiguous ones")
     chip = chip_of(factor.device) if chip is None else chip
-    programs, fits = 1, rank <= (64 if chip.double_cores else 32)
-    tiles = -(-rows // ROWS)
-    if not fits or tiles > ALONE:
-        programs = min(tiles, FILL * chip.multiprocessors)
-    side = max(16, triton.next_power_of_2(rank)) if fits else 64 if chip.double_cores else 32
-    # What is never written takes no memory.
-    parts = gram[None] if programs == 1 or not fits else gram.new_empty(programs, rank, rank)
-    matrices = (mttkrp.contiguous(), current.contiguous(), factor)
+    parts = solve(mttkrp, current, inverse, shift, active, factor, gram, chip)
+    if parts is None:
+        parts = partial_grams(factor, 1, torch.float64, chip=chip)
+    if parts is not gram:
+        add_grams(parts, gram, active)
+
+
+def solve(
+    mttkrp: Tensor,
+    current: Tensor,
+    inverse: Tensor,
+    shift: Tensor,
+    active: Tensor,
+    factor: Tensor,
+    gram: Tensor,
+    chip: Chip,
+) -> Tensor | None:
+    """Write the factor; return what adds up to its Gram matrix, ``gram`` itself, or None of it."""
+    rows, rank = factor.shape
+    matrices = (mttkrp.contiguous(), current.contiguous())
+    widest = 64 if chip.double_cores else 32
+    tiles, fits = -(-rows // ROWS), rank <= widest
+    alone = fits and tiles <= ALONE
+    programs = 1 if alone else min(tiles, FILL * chip.multiprocessors)
+    columns = max(16, triton.next_power_of_2(rank)) if fits else widest
+    # Beside a Gram matrix of 64 columns registers hold no more than 16 terms, nor do they of
+    # multiply-adds, where a thread holds all terms of its rows and columns.
+    terms = 32 if chip.double_cores and not (fits and columns == 64) else 16
+    parts = gram if alone or not fits else gram.new_empty(programs, rank, rank)
     with torch.cuda.device_of(factor):
         solve_kernel[(programs,)](
-            *matrices,
-            gram.new_empty(programs, ROWS, -(-rank // side) * side),
+            matrices[0],
+            gram.new_empty(programs, ROWS, -(-rank // columns) * columns),
+            matrices[1],
+            factor,
             parts,
             inverse,
             shift,
@@ -191,25 +213,26 @@ def apply(
             rows,
             rank,
             inverse.stride(0),
-            UNIT=math.gcd(rank, *(16 // m.element_size() for m in matrices)),
-            GRAM="" if not fits else "all" if programs == 1 else "lower",
+            UNIT=math.gcd(rank, *(16 // m.element_size() for m in (*matrices, factor))),
+            GRAM=("all" if alone else "lower") if fits else "",
             PRECISION="ieee",
             BLOCK_I=ROWS,
-            BLOCK_K=TERMS if chip.double_cores else 16,
-            BLOCK_R=side,
+            BLOCK_K=terms,
+            BLOCK_R=columns,
             num_warps=WARPS,
             maxnreg=REGISTERS,
         )
-        if not fits:
-            parts = partial_grams(factor, 1, torch.float64, chip=chip)
-        elif programs == 1:
-            return
-        add_grams_kernel[(-(-(rank * rank) // RESULTS),)](
+    return parts if fits else None
+
+
+def add_grams(parts: Tensor, gram: Tensor, active: Tensor) -> None:
+    """Add ``parts [P, R, R]``, on and below the diagonal, where ``active``."""
+    with torch.cuda.device_of(gram):
+        add_grams_kernel[(-(-gram.numel() // RESULTS),)](
             parts,
             gram,
             active,
-            parts.shape[0],
-            rank,
+            *parts.shape[:2],
             BLOCK_Q=RESULTS,
             BLOCK_P=PARTS,
             num_warps=4,

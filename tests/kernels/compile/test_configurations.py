@@ -3,7 +3,7 @@
 import pytest
 
 from bench import launches
-from bench.cases import DTYPES, drawn
+from bench.cases import DTYPES, SMALL, drawn
 from bench.kernel_checks import faults
 from tensorfast.kernels.devices import CHIPS
 from tensorfast.kernels.products import MODES
@@ -29,6 +29,10 @@ def test_the_grid_reaches_everything(reports):
     assert {key.get("SWEEP") for key in keys} == {None, "inner", "outer"}
     for kernel in launches.SIDES:
         several = [launch for launch in reports if launch.configuration.kernel == kernel]
+        if several[0].case.op in SMALL:
+            # Offsets are told apart by hand: those of a factor in 64 bits, others within 32.
+            assert {launch.told("WIDE", None) for launch in several} == {None}
+            continue
         assert {launch.case.wide for launch in several} == {False, True}
         assert {launch.told("WIDE", None) for launch in several} == {False, True}
 
