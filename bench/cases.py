@@ -182,7 +182,7 @@ def _slab_pass(case, x, factors, chip):
 
 def _factorize(case, x, factors, chip):
     grams = [_square(case) for n in range(x.ndim) if n not in case.modes]
-    cholesky.factorize(grams, 0.0, 1e-15, _tensor((1,), "float64"), chip)
+    cholesky.factorize(grams, 0.0, 1e-15, _tensor((1,), "float64"), _tensor((), "bool"), chip)
 
 
 def _solve(case, x, factors, chip):

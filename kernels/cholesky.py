@@ -59,10 +59,12 @@ def _double(bits):
 
 
 @triton.jit
-def _end(inverse_ptr, shift_ptr, ridge_ptr, state, ridge, stride, rank, BLOCK: tl.constexpr):
-    """Note the ridge; where there is no factor, let the results say so."""
-    largest = tl.load(ridge_ptr)
-    tl.store(ridge_ptr, tl.where((state == SOUND) & (ridge > largest), ridge, largest))
+def _end(
+    inverse_ptr, shift_ptr, ridge_ptr, active_ptr, state, ridge, stride, rank, BLOCK: tl.constexpr
+):
+    """Note the ridge if the fit is active; where there is no factor, let the results say so."""
+    largest, counts = tl.load(ridge_ptr), (state == SOUND) & (tl.load(active_ptr) != 0)
+    tl.store(ridge_ptr, tl.where(counts & (ridge > largest), ridge, largest))
     if state != SOUND:
         # All that was stored is overwritten.
         tl.debug_barrier()
@@ -81,6 +83,7 @@ def factor_tile_kernel(
     h_ptr,
     shift_ptr,
     ridge_ptr,
+    active_ptr,
     rows_ptr,
     square_ptr,
     rank,
@@ -106,7 +109,7 @@ def factor_tile_kernel(
         tl.debug_barrier()
         following = tl.where(ridge > 0, 10 * ridge, 2 * least)
         attempt += 1
-    _end(inverse_ptr, shift_ptr, ridge_ptr, state, ridge, rank, rank, BLOCK_R)
+    _end(inverse_ptr, shift_ptr, ridge_ptr, active_ptr, state, ridge, rank, rank, BLOCK_R)
 
 
 @triton.jit
@@ -142,6 +145,7 @@ def factor_blocks_kernel(
     h_ptr,
     shift_ptr,
     ridge_ptr,
+    active_ptr,
     rows_ptr,
     square_ptr,
     rank,
@@ -196,7 +200,7 @@ def factor_blocks_kernel(
             start += BLOCK_R
         following = tl.where(ridge > 0, 10 * ridge, 2 * least)
         attempt += 1
-    _end(inverse_ptr, shift_ptr, ridge_ptr, state, ridge, stride, rank, BLOCK_R)
+    _end(inverse_ptr, shift_ptr, ridge_ptr, active_ptr, state, ridge, stride, rank, BLOCK_R)
 
 
 def factorize(
@@ -204,6 +208,7 @@ def factorize(
     l2: float,
     least: float,
     ridge: Tensor,
+    active: Tensor,
     chip: Chip | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Factor ``H + mu diag(w) = L L^T``; return ``L^-1 [R, R]`` and ``mu w [R]``, float64.
@@ -211,8 +216,8 @@ def factorize(
     ``H`` is the Hadamard product of the ``grams``, symmetric float64 ``[R, R]``, plus ``l2 I``. Its
     relative ridge ``mu`` is the smallest of 0, ``2 least``, ``20 least``, ... with which every
     pivot is above ``least`` of its diagonal; ``w`` is the diagonal of ``H``, or its mean where that
-    is not positive. ``ridge``, float64, one element, becomes the larger of itself and ``mu``. There
-    are zeros above the diagonal of ``L^-1``. Where ``H`` is not finite both are NaN.
+    is not positive. ``ridge``, float64, one element, becomes the larger of itself and ``mu`` if
+    ``active``, a boolean of one element. There are zeros above the diagonal of ``L^-1``. Where ``H`` is not finite both are NaN.
     """
     rank, like = grams[0].shape[0], grams[0]
     if not 0 < rank <= LARGEST:
@@ -232,6 +237,7 @@ def factorize(
                 like.new_empty(side, side),
                 shift,
                 ridge,
+                active,
                 rows,
                 square,
                 rank,
@@ -250,6 +256,7 @@ def factorize(
             h,
             shift,
             ridge,
+            active,
             rows,
             square,
             rank,

@@ -84,7 +84,7 @@ class Fused:
         from ..kernels.cholesky import factorize
         from ..kernels.solve import apply
 
-        inverse, shift = factorize(grams, l2_reg, least, ridge)
+        inverse, shift = factorize(grams, l2_reg, least, ridge, active)
         apply(product, factor, inverse, shift, active, factor, gram)
 
     def judge(

@@ -76,10 +76,14 @@ def test_the_fit_ends_where_the_plain_loop_ends():
 
 
 def test_singular_equations():
-    start = [f.repeat(1, 3) for f in (torch.randn(n, 1, dtype=torch.float64) for n in (9, 7, 8))]
-    plain, there = fits((9, 7, 8), 3, 0.1, start=start, n_iter_max=3)
-    assert "ridge" in plain[1].message
-    assert there[1].message == plain[1].message
+    torch.manual_seed(1)
+    start = [torch.randn(n, 1, dtype=torch.float64).repeat(1, 3) for n in (9, 7, 8)]
+    (_, plain), (factors, there) = fits((9, 7, 8), 3, 0.1, start=start, n_iter_max=3)
+    # Rounding decides where columns that were equal part, so only the ridge is the same.
+    ridge = "a relative ridge of up to"
+    assert plain.message.split(ridge)[1] == there.message.split(ridge)[1]
+    assert all(f.isfinite().all() for f in factors)
+    assert list(there.rel_errors) == sorted(there.rel_errors, reverse=True)
 
 
 def test_regularisation():

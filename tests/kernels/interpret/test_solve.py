@@ -51,11 +51,11 @@ def gram_matrices(rank, kind="good"):
 KINDS = ["good", "equal", "nearly equal", "zero column", "deficient", "scaled", "nothing"]
 
 
-def factorized(grams, dtype=torch.float64, l2=0.0, ridge=0.0, chip=None):
+def factorized(grams, dtype=torch.float64, l2=0.0, ridge=0.0, chip=None, active=True):
     """Return ``L^-1``, the shift and the ridge."""
-    noted = double(ridge)
+    noted, active = double(ridge), torch.tensor([active], device=DEVICE)
     least = pivot_tolerance(dtype, grams[0].shape[0])
-    return *cholesky.factorize(grams, l2, least, noted, chip), float(noted)
+    return *cholesky.factorize(grams, l2, least, noted, active, chip), float(noted)
 
 
 def check_factor(inverse, h):
@@ -190,7 +190,7 @@ def test_no_ridge_that_is_tried_helps(rank):
 def test_ranks_that_are_refused(rank):
     h = torch.empty((1, 1), dtype=torch.float64, device=DEVICE).expand(rank, rank)
     with pytest.raises(ValueError, match=f"factorize: rank {rank}; expected 1 to 32768"):
-        cholesky.factorize([h], 0.0, 1e-15, double(0.0))
+        cholesky.factorize([h], 0.0, 1e-15, double(0.0), torch.tensor([True], device=DEVICE))
 
 
 class Update:
@@ -335,3 +335,12 @@ def test_operands_of_any_strides():
     assert torch.equal(other.factor, plain.factor)
     with pytest.raises(ValueError, match="apply: factor and gram are written in C order"):
         solve.apply(m, current, *rest[:3], views[0], *rest[4:])
+
+
+@pytest.mark.parametrize("rank", [5, 70])
+def test_the_ridge_of_a_sweep_that_does_not_count_is_not_noted(rank):
+    grams = gram_matrices(rank, "equal")
+    *counts, ridge = factorized(grams)
+    *counts_not, noted = factorized(grams, active=False)
+    assert ridge > noted == 0
+    assert all(torch.equal(*pair) for pair in zip(counts, counts_not, strict=True))

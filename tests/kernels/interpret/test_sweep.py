@@ -51,7 +51,7 @@ class Fit:
                 [v for k, v in enumerate(a) if k != n] for a in (self.factors, self.grams)
             )
             m = reference.mttkrp(self.x, others, n)
-            inverse, shift = factorize(grams, 0.0, least, self.ridge)
+            inverse, shift = factorize(grams, 0.0, least, self.ridge, self.state.active)
             apply(m, f, inverse, shift, self.state.active, f, self.grams[n])
         judge(self.grams, f, m, self.log, self.state, self.limits, monotone=True)
 
