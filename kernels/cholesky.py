@@ -217,7 +217,8 @@ def factorize(
     relative ridge ``mu`` is the smallest of 0, ``2 least``, ``20 least``, ... with which every
     pivot is above ``least`` of its diagonal; ``w`` is the diagonal of ``H``, or its mean where that
     is not positive. ``ridge``, float64, one element, becomes the larger of itself and ``mu`` if
-    ``active``, a boolean of one element. There are zeros above the diagonal of ``L^-1``. Where ``H`` is not finite both are NaN.
+    ``active``, a boolean of one element. There are zeros above the diagonal of ``L^-1``. Where
+    ``H`` is not finite both are NaN.
     """
     rank, like = grams[0].shape[0], grams[0]
     if not 0 < rank <= LARGEST:

@@ -1,5 +1,7 @@
 """Factorisation and update on the device, against `LeastSquares` and against float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from triton import knobs
@@ -120,6 +122,7 @@ def test_blocks_are_as_stable_as_substitution(monkeypatch):
     assert (left <= 20 * ROUNDING * size).all()
 
 
+@pytest.mark.slow
 def test_a_rank_of_512():
     test_the_factor_and_the_ridge_are_those_of_least_squares(512, "nearly equal", torch.float32)
 
@@ -163,9 +166,12 @@ def test_the_largest_ridge_is_kept(rank):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("rank", [1, 6, 64, 100])
+@pytest.mark.parametrize("rank", [1, 6, 64, 70])
 def test_what_is_not_finite_gives_nan(rank, value):
     places = {(0, 0), (rank - 1, rank - 1), (rank // 2, 0), (rank - 1, rank // 2)}
+    if rank > 64:
+        # All of 40 attempts are made where the last block has it.
+        places = {(rank - 1, rank // 2)}
     for row, column in places:
         for kind in ("good", "equal"):
             grams = gram_matrices(rank, kind)
@@ -246,7 +252,8 @@ def test_update(rank, rows, dtype):
 
 @pytest.mark.parametrize(("rank", "dtype"), [(5, torch.float32), (33, torch.float64)], ids=str)
 def test_many_rows(rank, dtype):
-    Update(5000, rank, dtype).check()
+    """More tiles than programs, so that each has several."""
+    Update(600, rank, dtype, chip=replace(CHIPS[90], multiprocessors=4)).check()
 
 
 @pytest.mark.parametrize("rank", [5, 33, 64, 100])
