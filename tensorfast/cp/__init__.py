@@ -209,8 +209,10 @@ def _fit(
     """Run sweeps as the device likes them: each judged when it ends, or launched ahead."""
     if fused is None:
         return als(operand, start, LeastSquares(l2_reg), line_search=line_search, **options)
-    algebra, capture = FusedAlgebra(fused, l2_reg), graphs(operand.device)
-    return als_ahead(operand, start, algebra, monotone=not l2_reg, capture=capture, **options)
+    # Streams and events are those of the current device.
+    with torch.cuda.device(operand.device):
+        algebra, capture = FusedAlgebra(fused, l2_reg), graphs(operand.device)
+        return als_ahead(operand, start, algebra, monotone=not l2_reg, capture=capture, **options)
 
 
 def _unit(x: Tensor, squared_norm: float) -> float:

@@ -29,6 +29,8 @@ PATH = [
     "kernels/cholesky.py",
     "kernels/solve.py",
     "kernels/judge.py",
+    "kernels/gram.py",
+    "kernels/plan.py",
 ]
 
 #: Methods and functions that wait for the device, and conversions that do of a tensor.
