@@ -30,12 +30,11 @@ PATH = [
     "kernels/solve.py",
     "kernels/judge.py",
     "kernels/gram.py",
-    "kernels/plan.py",
 ]
 
-#: Methods and functions that wait for the device, and conversions that do of a tensor.
-WAITING = {"item", "cpu", "tolist", "numpy", "nonzero", "synchronize", "is_nonzero", "equal"}
-WAITING |= {"allclose", "unique", "masked_select", "bool", "float"}
+#: Methods that wait for the device, functions that do, and conversions that do of a tensor.
+METHODS = {"item", "cpu", "tolist", "numpy", "nonzero", "synchronize", "is_nonzero"}
+FUNCTIONS = {"bool", "float", "equal", "allclose", "unique", "nonzero"}
 
 
 class _Waits(ast.NodeVisitor):
@@ -47,8 +46,8 @@ class _Waits(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Call(self, node):
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if name in WAITING:
+        method, name = getattr(node.func, "attr", ""), getattr(node.func, "id", "")
+        if method in METHODS or name in FUNCTIONS:
             self.found.append(f"line {node.lineno}: {ast.unparse(node)}")
         self.generic_visit(node)
 
