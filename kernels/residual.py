@@ -8,9 +8,9 @@ for a moment. Up to `HELD` columns ``R`` is formed once for all tiles below each
 both sides are formed for every tile and block of ``r``.
 
 Flops ``2 numel(x) R`` (times the products that `PRECISION` takes); bytes: ``x`` once. Of an H200,
-512^3 in float32 is expected to take 0.14 ms at R = 16, where the memory is the bound (0.13 ms),
-0.20 ms at R = 64 and 0.83 ms at R = 256, where forming and multiplying the parts of the operands
-are. ``||x||^2`` alone is the same without a model, bound by the memory everywhere.
+512^3 in float32 is expected to take 0.15 ms at R = 16, where the memory is the bound (0.13 ms),
+0.19 ms at R = 64 and 0.66 ms at R = 256, where the products of parts are (0.15 and 0.60 ms).
+``||x||^2`` alone is the same without a model, bound by the memory everywhere.
 
 One partial sum a program, added by a second stage: the same bits every time.
 """
@@ -202,15 +202,31 @@ def squared_norm_kernel(
     tl.store(out_ptr + pid, tl.sum(total, 0))
 
 
+class _Walk(NamedTuple):
+    """What the kernel is told of shapes and strides, in the order of its arguments."""
+
+    row_sizes: Ints
+    row_strides: Ints
+    column_sizes: Ints
+    column_strides: Ints
+    row_modes: Ints
+    column_modes: Ints
+    rows: int
+    columns: int
+    rank: int
+    down: int
+    along: int
+    across: int
+
+
 class _Way(NamedTuple):
-    """How the kernel walks: its arguments, its constants, and what is expected of it.
+    """How a residual is computed, and what is expected of it.
 
     Attributes
     ----------
     rows, columns : tuple of int
         The modes of each side.
-    walk : tuple
-        What the kernel is told of shapes and strides, in the order of its arguments.
+    walk : _Walk
     tile : Tile
         Rows, terms and columns of a product.
     mode : str
@@ -219,14 +235,14 @@ class _Way(NamedTuple):
         Columns of zeros that the factors get.
     programs : int
     known : dict
-        What is told by constants.
+        What the kernel is told by constants.
     seconds : float
         Expected time.
     """
 
     rows: Ints
     columns: Ints
-    walk: tuple[Ints | int, ...]
+    walk: _Walk
     tile: Tile
     mode: str
     fill: int
@@ -293,8 +309,10 @@ def _way(
     parts = min(row_blocks, max(1, ROUNDS * chip.multiprocessors // across))
     down = -(-row_blocks // parts)
     programs = across * -(-row_blocks // down)
-    walks = [merged(of(modes, shape), of(modes, strides)) for modes in (columns, rows)]
-    unit, at = alignment(ITEMSIZE[dtype], [(sizes, steps) for sizes, steps in walks])
+    row_sizes, row_strides = merged(of(rows, shape), of(rows, strides))
+    column_sizes, column_strides = merged(of(columns, shape), of(columns, strides))
+    groups = [(column_sizes, column_strides), (row_sizes, row_strides)]
+    unit, at = alignment(ITEMSIZE[dtype], groups)
     largest = (
         # The last program may overhang.
         across * along * tile.block_r,
@@ -308,7 +326,6 @@ def _way(
         "LONG": wide(*largest),
         "HELD": held,
     }
-    walk = (*walks[1], *walks[0], of(rows, shape), of(columns, shape), *lengths)
     tiles = row_blocks * column_blocks
     size = tiles * tile.block_m * tile.block_r
     sides = (tile.block_m, len(rows), 1), (tile.block_r, len(columns), down if held else 1)
@@ -325,17 +342,21 @@ def _way(
         ]
     )
     seconds = costs[-1] + EXPOSED * sum(costs[:-1]) + 2 * LAUNCH
-    return _Way(
-        rows=rows,
-        columns=columns,
-        walk=(*walk, padded, down, along, across),
-        tile=tile,
-        mode=mode,
-        fill=padded - rank,
-        programs=programs,
-        known=known,
-        seconds=seconds,
+    walk = _Walk(
+        row_sizes=row_sizes,
+        row_strides=row_strides,
+        column_sizes=column_sizes,
+        column_strides=column_strides,
+        row_modes=of(rows, shape),
+        column_modes=of(columns, shape),
+        rows=lengths[0],
+        columns=lengths[1],
+        rank=padded,
+        down=down,
+        along=along,
+        across=across,
     )
+    return _Way(rows, columns, walk, tile, mode, padded - rank, programs, known, seconds)
 
 
 def _squares(size: int, chip: Chip) -> float:
