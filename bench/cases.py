@@ -17,6 +17,7 @@ from tensorfast.kernels import (
     khatri_rao,
     mttkrp,
     partial,
+    residual,
     slab,
     solve,
     ttm,
@@ -106,7 +107,8 @@ class Case(NamedTuple):
         if self.op in STREAMING:
             return self.rank % unit == 0
         aligned = all(n % unit == 0 for n in self.shape)
-        if self.op in ("gram", "gram in double"):
+        if self.op in ("gram", "gram in double", *RESIDUALS):
+            # The residual has its factors filled up, and reads them so whatever the rank.
             return aligned
         if self.op == "slab_pass":
             # What lies side by side must neither belong to different slabs, nor be walked by a
@@ -216,6 +218,18 @@ def _square(case):
     return _tensor((case.rank, case.rank), "float64")
 
 
+def _residual(case, x, factors, chip):
+    residual.residual(x, factors, chip=chip)
+
+
+def _residual_in_double(case, x, factors, chip):
+    residual.residual(x, factors, double=True, chip=chip)
+
+
+def _squared_norm(case, x, factors, chip):
+    residual.squared_norm(x, chip)
+
+
 OPERATIONS = {
     "mttkrp": _mttkrp,
     "ttm": _ttm,
@@ -230,10 +244,19 @@ OPERATIONS = {
     "add_grams": _add_grams,
     "sums": _sums,
     "judge": _judge,
+    "residual": _residual,
+    "residual in double": _residual_in_double,
+    "squared_norm": _squared_norm,
 }
+
+#: What takes all modes, and is as exact as it is whatever the ``precision``.
+RESIDUALS = ("residual", "residual in double", "squared_norm")
 
 #: What works on matrices of the size of the rank, and on one factor.
 SMALL = ("factorize", "solve", "add_grams", "sums", "judge")
+
+#: What has no columns.
+NO_RANK = ("gram", "gram in double", "squared_norm")
 
 #: What reads results of the kernels, or factors, in the computing type and in C order.
 STREAMING = ("khatri_rao", "contract_partial", *SMALL)
@@ -264,6 +287,8 @@ def modes_of(op, ndim):
                 yield (mode, first, first + 1)
     elif op == "khatri_rao":
         yield from itertools.combinations(every, ndim - 1)
+    elif op in RESIDUALS:
+        yield tuple(every)
     elif op == "contract_partial":
         yield from (tuple(range(lo, hi)) for lo, hi in itertools.combinations(every, 2))
 
@@ -279,8 +304,9 @@ def cases():
         streaming = op in STREAMING
         if streaming and (dtype != _computing(dtype) or order != tuple(range(len(shape)))):
             continue
-        ranks = (0,) if op.startswith("gram") else RANKS + FEW * (op == "khatri_rao")
-        precisions = ("ieee",) if streaming or dtype == "float64" else PRECISIONS
+        ranks = (0,) if op in NO_RANK else RANKS + FEW * (op == "khatri_rao")
+        one = streaming or op in RESIDUALS or dtype == "float64"
+        precisions = ("ieee",) if one else PRECISIONS
         for modes, rank, precision in itertools.product(
             modes_of(op, len(shape)), ranks, precisions
         ):
@@ -309,5 +335,5 @@ def drawn(count, seed):
         if op in STREAMING:
             order, dtype = tuple(range(ndim)), _computing(dtype)
         modes = draw.choice(list(modes_of(op, ndim)))
-        rank = 0 if op.startswith("gram") else draw.randint(1, 512)
+        rank = 0 if op in NO_RANK else draw.randint(1, 512)
         yield Case(op, shape, order, modes, rank, dtype, precision)

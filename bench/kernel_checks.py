@@ -191,7 +191,7 @@ def times_multiplied(configuration, report):
     -------
     float
     """
-    rows, terms, columns = configuration.sides
+    rows, terms, columns = configuration.product
     total = 0
     for name, count in report.products.items():
         if name.startswith("tcgen05"):

@@ -39,6 +39,8 @@ CALLS = {
     "slab": ("slab_pass", (0, 1), 32, ARITHMETICS),
     "gram": ("gram", (0,), 0, ARITHMETICS),
     "partial": ("contract_partial", (1,), 32, (ARITHMETICS[0], ARITHMETICS[-1])),
+    "residual": ("residual", (0, 1, 2), 32, ARITHMETICS[::3] + ARITHMETICS[-1:]),
+    "norm": ("squared_norm", (0, 1, 2), 0, ARITHMETICS[::3] + ARITHMETICS[-1:]),
     "khatri-rao": ("khatri_rao", (1, 2), 32, (ARITHMETICS[0], ARITHMETICS[-1])),
 }
 
@@ -77,7 +79,7 @@ def cells(launch, report):
         f'`"{launch.case.precision}"`',
         f"sm_{key.capability}",
         f"`{key.mode}`" if key.mode else "",
-        " x ".join(map(str, key.sides)),
+        " x ".join(map(str, key.product)),
         str(report.warps),
         str(report.registers),
         f"{report.shared / 1024:.1f} KiB",

@@ -26,8 +26,7 @@ from bench import sass
 from bench.cases import Case, cases
 from tensorfast.kernels.devices import CHIPS
 
-#: The block sizes of each kernel; for a matrix product rows, terms, columns. The first two are
-#: those of the tile that is read, or written, most.
+#: The block sizes of each kernel, first the two of the tile that is read, or written, most.
 SIDES = {
     "contraction_kernel": ("BLOCK_M", "BLOCK_K", "BLOCK_R"),
     "slab_kernel": ("BLOCK_M", "BLOCK_K", "BLOCK_R"),
@@ -40,10 +39,15 @@ SIDES = {
     "add_grams_kernel": ("BLOCK_Q", "BLOCK_P"),
     "sums_kernel": ("BLOCK_Q",),
     "judge_kernel": ("BLOCK_Q",),
+    "residual_kernel": ("BLOCK_M", "BLOCK_N", "BLOCK_R"),
+    "squared_norm_kernel": ("BLOCK_M", "BLOCK_N"),
 }
 
+#: Rows, terms and columns of a product, where these are not the `SIDES`.
+PRODUCT = {"residual_kernel": ("BLOCK_M", "BLOCK_R", "BLOCK_N")}
+
 #: What a heuristic decides besides block sizes.
-DECIDED = ("PRECISION", "SWEEP", "GRAM", "ALONE", "num_warps", "num_stages", "maxnreg")
+DECIDED = ("PRECISION", "SWEEP", "GRAM", "ALONE", "HELD", "num_warps", "num_stages", "maxnreg")
 
 #: Launches that are compiled before they are disassembled together.
 TOGETHER = 16
@@ -92,6 +96,11 @@ class Configuration:
     def sides(self):
         """The block sizes, as in `SIDES`."""
         return tuple(self.get(name) for name in SIDES[self.kernel])
+
+    @property
+    def product(self):
+        """Rows, terms and columns of a product of tiles."""
+        return tuple(self.get(name) for name in PRODUCT.get(self.kernel, SIDES[self.kernel]))
 
 
 class Launch(NamedTuple):
@@ -143,7 +152,7 @@ def note(case, capability):
     with sass.launching(lambda *launch: seen.append(launch)):
         case.run(capability)
     ((kernel, args, options),) = seen
-    dtypes = [str(a.dtype).removeprefix("torch.") for a in args if isinstance(a, torch.Tensor)]
+    dtypes = [str(a.dtype).removeprefix("torch.") for a in _tensors(args)]
     decided, known = [], []
     for option in sorted(options.items()):
         if option[0] in DECIDED or option[0].startswith("BLOCK_"):
@@ -156,6 +165,15 @@ def note(case, capability):
         for value, parameter in zip(args, kernel.params, strict=False)
     ]
     return Launch(configuration, case, tuple(structure), tuple(known))
+
+
+def _tensors(args):
+    """Yield the tensors among arguments, and among parts of these."""
+    for value in args:
+        if isinstance(value, tuple):
+            yield from _tensors(value)
+        elif isinstance(value, torch.Tensor):
+            yield value
 
 
 def _structure(value, special):

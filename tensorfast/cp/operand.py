@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import baseline, reconstruct
 from ..blocks import by_stride
+from ..ops import norms
 from ..ops.fused import Fused
 from ..precision import compute_dtype, precision_floor
 from .plan import plan
@@ -70,7 +71,8 @@ class DenseOperand:
         self._trees: dict[Run, Node] = {}
         self._room: Tensor | None = None
         self.fused = fused
-        self.squared_norm = float(baseline.sum_of_squares(self._x))
+        squared = norms.squared_norm(x)
+        self.squared_norm = float(baseline.sum_of_squares(self._x) if squared is None else squared)
 
     def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
         """Choose among the exact schedules by predicted time."""
@@ -98,11 +100,17 @@ class DenseOperand:
     def residual_norm(self, factors: Sequence[Tensor]) -> float:
         """Return the exact residual norm, in double precision where less is too coarse."""
         ordered = [factors[mode] for mode in self._order]
-        norm = reconstruct.cp_residual_norm(self._x, ordered)
+        norm = self._residual_norm(ordered)
         floor = 100 * precision_floor(self.dtype) * math.sqrt(self.squared_norm)
         if norm < floor and self.dtype.itemsize < torch.float64.itemsize:
-            return reconstruct.cp_residual_norm(self._x, ordered, double=True)
+            return self._residual_norm(ordered, double=True)
         return norm
+
+    def _residual_norm(self, ordered: Sequence[Tensor], double: bool = False) -> float:
+        squared = norms.squared_residual(self._x, ordered, double)
+        if squared is None:
+            return reconstruct.cp_residual_norm(self._x, ordered, double)
+        return math.sqrt(float(squared))
 
 
 def schedule_of(

@@ -18,7 +18,7 @@ from .._dispatch import Cost, Implementation, Problem
 if TYPE_CHECKING:
     from ..kernels.devices import Chip
 
-__all__ = ["asked_precision", "triton"]
+__all__ = ["asked_precision", "reasons", "triton"]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 _MODES = 8
@@ -29,7 +29,8 @@ def _installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def _reasons(p: Problem) -> list[str]:
+def reasons(p: Problem) -> list[str]:
+    """Every reason why the kernels cannot serve a problem, empty if they can."""
     found = []
     if p.device != "cuda":
         found.append(f"x is on {p.device}; the kernels run on CUDA")
@@ -75,4 +76,4 @@ def triton(
         flops, nbytes, seconds = cost(p, asked_precision(p.precision), chip_like(p.capability))
         return Cost(seconds, flops, nbytes)
 
-    return Implementation("triton", run, predict, _reasons)
+    return Implementation("triton", run, predict, reasons)

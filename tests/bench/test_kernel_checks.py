@@ -35,7 +35,19 @@ def report(capability=90, products=None, stack=0, shared=20000, **counts):
     return Report("k", capability, 100, stack, shared, 4, counts, products or {})
 
 
+def residual(capability=90):
+    """Return a residual, whose tile is rows by columns and not by terms."""
+    options = (("BLOCK_M", 64), ("BLOCK_N", 64), ("BLOCK_R", 32), ("PRECISION", "bf16x6"))
+    key = Configuration(
+        capability, "residual_kernel", ("float32", "float32"), (*options, ("num_warps", 4))
+    )
+    case = Case("residual", (64, 64, 64), (0, 1, 2), (0, 1, 2), 32, "float32", "ieee")
+    return Launch(key, case, (), ())
+
+
 SOUND = [
+    (residual(), report(products={WGMMA: 24}, HGMMA=24)),
+    (residual(100), report(100, {TCGEN: 12}, UTCMMA=12)),
     (launch(), report(products={WGMMA: 12}, HGMMA=12)),
     (launch(80), report(80, {MMA: 6 * 8 * 4}, HMMA=192)),
     (launch(100, tile=(128, 32, 32)), report(100, {TCGEN: 12}, UTCMMA=12)),

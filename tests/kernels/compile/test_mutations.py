@@ -99,7 +99,14 @@ def test_data_that_are_not_aligned(monkeypatch):
 @pytest.mark.parametrize("capability", [80, 90, 100, 120])
 @pytest.mark.parametrize(
     ("op", "modes"),
-    [("mttkrp", (0,)), ("gram", (0,)), ("slab_pass", (0, 1)), ("slab_pass", (0, 2))],
+    [
+        ("mttkrp", (0,)),
+        ("gram", (0,)),
+        ("slab_pass", (0, 1)),
+        ("slab_pass", (0, 2)),
+        ("residual", (0, 1, 2)),
+        ("squared_norm", (0, 1, 2)),
+    ],
 )
 def test_wide_loads_are_those_of_the_data(monkeypatch, op, modes, capability):
     """The same launch but for what it is told of ``x`` has so many fewer."""
