@@ -17,11 +17,11 @@ def intermediate(op, rank, capability=90):
 
 #: Loads, stores and barriers as they stand in the program.
 PHASES = {
-    # H; its diagonal, twice; a tile; four rows and what they give; the ridge, NaN.
-    ("factorize", 16): "LLS|LLSS|LLS|" + "L" * 22 + "SSSS|LS|SS",
+    # H; its diagonal, twice; a tile; four rows and what they give; the ridge and the flag, NaN.
+    ("factorize", 16): "LLS|LLSS|LLS|" + "L" * 22 + "SSSS|LLS|SS",
     # The same, but for the terms above a block on its diagonal, L^T beside L^-1, and after a
     # barrier the blocks left and right of the diagonal.
-    ("factorize", 200): "LLS|LLSS|LLLLS|" + "L" * 22 + "SSSSSSSS|LLLLSLLLLLSS|LS|SS",
+    ("factorize", 200): "LLS|LLSS|LLLLS|" + "L" * 22 + "SSSSSSSS|LLLLSLLLLLSS|LLS|SS",
     # The flag; M, the shift, the current factor, L^-1; the first product, L^-1 and the factor;
     # the Gram matrix.
     ("solve", 16): "LLLLLLS|LLS|S",
