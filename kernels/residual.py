@@ -10,7 +10,8 @@ both sides are formed for every tile and block of ``r``.
 Flops ``2 numel(x) R`` (times the products that `PRECISION` takes); bytes: ``x`` once. Of an H200,
 512^3 in float32 is expected to take 0.15 ms at R = 16, where the memory is the bound (0.13 ms),
 0.19 ms at R = 64 and 0.66 ms at R = 256, where the products of parts are (0.15 and 0.60 ms).
-``||x||^2`` alone is the same without a model, bound by the memory everywhere.
+``||x||^2`` alone is the same without a model, bound by the memory; of half precision where float64
+is slow (sm_120), by the squares.
 
 One partial sum a program, added by a second stage: the same bits every time.
 """
@@ -60,6 +61,9 @@ FORMED, SPLIT, FACTOR, EACH = 5, 9, 3, 12
 #: Of ``||x||^2``: bytes of a row of a block, 16 a thread, and its rows, all in flight at once.
 ROW, ROWS = 2048, 8
 WARPS = 4
+
+#: Registers that a thread may take, as `Tile.registers`: without a bound some layouts spill.
+REGISTERS = 255
 
 
 @triton.jit(
@@ -439,6 +443,7 @@ def squared_norm(x: Tensor, chip: Chip | None = None) -> Tensor:
             BLOCK_M=ROWS,
             BLOCK_N=ROW // x.element_size(),
             num_warps=WARPS,
+            maxnreg=REGISTERS,
         )
     return out.sum()
 
