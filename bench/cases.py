@@ -16,6 +16,7 @@ from tensorfast.kernels import (
     judge,
     khatri_rao,
     mttkrp,
+    norm,
     partial,
     residual,
     slab,
@@ -228,7 +229,7 @@ def _residual_in_double(case, x, factors, chip):
 
 
 def _squared_norm(case, x, factors, chip):
-    residual.squared_norm(x, chip)
+    norm.squared_norm(x, chip)
 
 
 OPERATIONS = {

@@ -10,9 +10,6 @@ both sides are formed for every tile and block of ``r``.
 Flops ``2 numel(x) R`` (times the products that `PRECISION` takes); bytes: ``x`` once. Of an H200,
 512^3 in float32 is expected to take 0.15 ms at R = 16, where the memory is the bound (0.13 ms),
 0.19 ms at R = 64 and 0.66 ms at R = 256, where the products of parts are (0.15 and 0.60 ms).
-``||x||^2`` alone is the same without a model, bound by the memory; of half precision where float64
-is slow (sm_120), by the squares.
-
 One partial sum a program, added by a second stage: the same bits every time.
 """
 
@@ -31,16 +28,14 @@ from torch import Tensor
 from .configs import Tile, arithmetic, rate
 from .devices import ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
 from .indexing import alignment, khatri_rao_rows, merged, multiple, offset, span, wide
+from .norm import ROUNDS, slowest_first, squares
 from .plan import EXPOSED
 from .products import product
 
 __all__ = [
     "cost",
-    "norm_cost",
     "residual",
     "residual_kernel",
-    "squared_norm",
-    "squared_norm_kernel",
     "tile_for",
 ]
 
@@ -50,20 +45,12 @@ Ints = tuple[int, ...]
 #: chips whose matrix unit takes it from shared memory and on others.
 HELD, HELD_IN_REGISTERS = 64, 32
 
-#: Programs a multiprocessor that are wanted, and how many blocks of columns at most have one of
-#: their own: together they bound the number of partial sums.
-ROUNDS, ACROSS = 32, 1 << 14
+#: Blocks of columns that have a program of their own, at most.
+ACROSS = 1 << 14
 
 #: Instructions for an element of an operand, for another factor of it, and for one of ``x``,
 #: counted in the code compiled for sm_90 (`bench.sass`).
 FORMED, SPLIT, FACTOR, EACH = 5, 9, 3, 12
-
-#: Of ``||x||^2``: bytes of a row of a block, 16 a thread, and its rows, all in flight at once.
-ROW, ROWS = 2048, 8
-WARPS = 4
-
-#: Registers that a thread may take, as `Tile.registers`: without a bound some layouts spill.
-REGISTERS = 255
 
 
 @triton.jit(
@@ -170,42 +157,6 @@ def residual_kernel(
     tl.store(out_ptr + pid, tl.sum(total, 0))
 
 
-@triton.jit(do_not_specialize=["sizes", "strides", "size", "blocks"])
-def squared_norm_kernel(
-    x_ptr,
-    out_ptr,
-    sizes,
-    strides,
-    size,
-    blocks,
-    CONTIGUOUS: tl.constexpr,
-    UNIT: tl.constexpr,
-    WIDE: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """One partial sum of squares, of ``blocks`` blocks of ``x``, flat in the order of the memory.
-
-    ``CONTIGUOUS`` and ``UNIT`` as in `residual_kernel`; ``WIDE``: an index or an offset does not
-    fit into 32 bits. A thread adds what it has loaded by itself, until the end.
-    """
-    if CONTIGUOUS:
-        size = multiple(size, UNIT)
-    pid = tl.program_id(0)
-    if WIDE:
-        pid = pid.to(tl.int64)
-    first = pid * blocks * (BLOCK_M * BLOCK_N)
-    inside = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
-    total = tl.zeros([BLOCK_N], tl.float64)
-    last = tl.minimum(first + blocks * (BLOCK_M * BLOCK_N), size)
-    for start in range(first, last, BLOCK_M * BLOCK_N):
-        i = start + inside
-        at = offset(i, sizes, strides, UNIT, CONTIGUOUS, WIDE)
-        x = tl.load(x_ptr + at, i < size, 0.0).to(tl.float64)
-        total += tl.sum(x * x, 0)
-    tl.store(out_ptr + pid, tl.sum(total, 0))
-
-
 class _Walk(NamedTuple):
     """What the kernel is told of shapes and strides, in the order of its arguments."""
 
@@ -271,16 +222,10 @@ def tile_for(mode: str, dtype: str, rank: int, chip: Chip) -> tuple[Tile, bool]:
     return Tile(128, 16, 64, 8, 3), False
 
 
-def _slowest_first(shape: Ints, strides: Ints) -> Ints:
-    """Return the modes in the order of the memory; first those that do not move in it."""
-    moves = [shape[n] > 1 and strides[n] > 0 for n in range(len(shape))]
-    return tuple(sorted(range(len(shape)), key=lambda n: (moves[n], -strides[n], n)))
-
-
 @lru_cache(maxsize=1024)
 def _plan(shape: Ints, strides: Ints, dtype: str, computing: str, rank: int, chip: Chip) -> _Way:
     """Choose the cut by the time that is expected; one whose indices fit into 32 bits if any."""
-    order = _slowest_first(shape, strides)
+    order = slowest_first(shape, strides)
     ways = (
         _way(shape, strides, order[:cut], order[cut:], dtype, computing, rank, chip)
         for cut in range(1, len(order))
@@ -341,7 +286,7 @@ def _way(
         [
             2.0 * size * padded / rate(tile, mode, computing, chip),
             instructions / (0.5 * chip.fp32),
-            _squares(size, chip),
+            squares(size, chip),
             math.prod(shape) * ITEMSIZE[dtype] / (REACHED * chip.bandwidth),
         ]
     )
@@ -361,16 +306,6 @@ def _way(
         across=across,
     )
     return _Way(rows, columns, walk, tile, mode, padded - rank, programs, known, seconds)
-
-
-def _squares(size: int, chip: Chip) -> float:
-    """Seconds for numbers that are widened and squared, each by an instruction of its own.
-
-    One multiprocessor widens 16 numbers in the time of 128 multiply-adds, and no more than it
-    multiplies in float64 without tensor cores, half of what these do.
-    """
-    multiplied = chip.fp64 / 2 / (2 if chip.double_cores else 1)
-    return size / min(chip.fp32 / 16, multiplied) + size / multiplied
 
 
 def residual(
@@ -414,40 +349,6 @@ def residual(
     return out.sum()
 
 
-def squared_norm(x: Tensor, chip: Chip | None = None) -> Tensor:
-    """``||x||^2``, a 0-d float64 tensor on the device of ``x``, of any strides and 1 to 8 modes.
-
-    Squares and sums are float64. ``chip`` is that of ``x`` if not given.
-    """
-    chip = chip_of(x.device) if chip is None else chip
-    shape, strides = tuple(x.shape), x.stride()
-    order = _slowest_first(shape, strides)
-    sizes, steps = merged(tuple(shape[n] for n in order), tuple(strides[n] for n in order))
-    unit, at = alignment(x.element_size(), [(sizes, steps)])
-    block = ROWS * ROW // x.element_size()
-    every = -(-x.numel() // block)
-    blocks = -(-every // (ROUNDS * chip.multiprocessors))
-    programs = -(-every // blocks)
-    out = x.new_empty(programs, dtype=torch.float64)
-    with torch.cuda.device_of(x):
-        squared_norm_kernel[(programs,)](
-            x,
-            out,
-            sizes,
-            steps,
-            x.numel(),
-            blocks,
-            CONTIGUOUS=at == 0,
-            UNIT=unit,
-            WIDE=wide(programs * blocks * block, span(shape, strides)),
-            BLOCK_M=ROWS,
-            BLOCK_N=ROW // x.element_size(),
-            num_warps=WARPS,
-            maxnreg=REGISTERS,
-        )
-    return out.sum()
-
-
 def cost(
     shape: Ints, strides: Ints, rank: int, dtype: str, double: bool, chip: Chip
 ) -> tuple[float, float, float]:
@@ -458,11 +359,3 @@ def cost(
     size = math.prod(shape)
     way = _plan(shape, strides, dtype, computing, rank, chip)
     return 2.0 * size * rank, float(size * ITEMSIZE[dtype]), way.seconds
-
-
-def norm_cost(shape: Ints, dtype: str, chip: Chip) -> tuple[float, float, float]:
-    """Flops, bytes and seconds that are expected of `squared_norm`."""
-    size = math.prod(shape)
-    nbytes = float(size * ITEMSIZE[dtype])
-    seconds = max(_squares(size, chip), nbytes / (REACHED * chip.bandwidth))
-    return 2.0 * size, nbytes, seconds + 2 * LAUNCH

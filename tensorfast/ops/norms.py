@@ -37,6 +37,6 @@ def squared_norm(x: Tensor) -> Tensor | None:
     """``||x||^2``, a 0-d float64 tensor on the device of ``x``, or None; as `squared_residual`."""
     if x.device.type != "cuda" or reasons(describe_tensor("squared_norm", x, rank=1)):
         return None
-    from ..kernels import residual
+    from ..kernels import norm
 
-    return residual.squared_norm(x)
+    return norm.squared_norm(x)

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tensorfast import baseline, reconstruct
-from tensorfast.kernels import residual
+from tensorfast.kernels import norm, residual
 from tensorfast.ops import norms
 from tensorfast.testing import planted
 
@@ -30,7 +30,7 @@ def asked(monkeypatch):
     """Note what the kernels are asked for."""
     calls = []
     monkeypatch.setattr(residual, "residual", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(residual, "squared_norm", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(norm, "squared_norm", lambda *arguments: calls.append(arguments))
     return calls
 
 

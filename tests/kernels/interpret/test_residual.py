@@ -8,9 +8,11 @@ import pytest
 import torch
 from triton import knobs
 
+from tensorfast.kernels import norm
 from tensorfast.kernels import residual as kernels
 from tensorfast.kernels.devices import CHIPS
-from tensorfast.kernels.residual import residual, squared_norm
+from tensorfast.kernels.norm import squared_norm
+from tensorfast.kernels.residual import residual
 from tensorfast.precision import unit_roundoff
 from tensorfast.testing import normal as drawn
 from tensorfast.testing import planted
@@ -95,12 +97,13 @@ def check_norm(x):
 def programs(request, monkeypatch):
     """Cut the smallest norm, too; let a program take one block of rows, or all, and of columns."""
     kernels._plan.cache_clear()
-    monkeypatch.setattr(kernels, "ROW", 512)
-    monkeypatch.setattr(kernels, "ROWS", 2)
+    monkeypatch.setattr(norm, "ROW", 512)
+    monkeypatch.setattr(norm, "ROWS", 2)
     if request.param.startswith("many"):
         chip = replace(kernels.chip_of(torch.device(DEVICE)), multiprocessors=1)
-        monkeypatch.setattr(kernels, "chip_of", lambda device: chip)
-        monkeypatch.setattr(kernels, "ROUNDS", 1)
+        for module in (kernels, norm):
+            monkeypatch.setattr(module, "chip_of", lambda device: chip)
+            monkeypatch.setattr(module, "ROUNDS", 1)
         monkeypatch.setattr(kernels, "ACROSS", 2)
     yield
     kernels._plan.cache_clear()
@@ -320,7 +323,7 @@ def test_predictions():
         flops, nbytes, seconds = kernels.cost(shape, strides, rank, "float32", False, chip)
         assert (flops, nbytes) == (2.0 * 512**3 * rank, 4.0 * 512**3)
         assert low < seconds < high
-    flops, nbytes, seconds = kernels.norm_cost(shape, "float32", chip)
+    flops, nbytes, seconds = norm.cost(shape, "float32", chip)
     assert (flops, nbytes) == (2.0 * 512**3, 4.0 * 512**3)
     assert 1.3e-4 < seconds < 1.5e-4
     assert kernels.cost((70,), (1,), 3, "float64", False, chip)[2] > 0
