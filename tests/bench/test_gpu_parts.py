@@ -164,7 +164,8 @@ def test_every_kernel_is_measured_in_every_mode():
             for rank in (16, 32, 64, 128, 256):
                 for mode in range(3):
                     assert Call("mttkrp", (512,) * 3, mode, rank, dtype, precision) in chosen
-    assert {call.op for call in chosen} == {call.op for call in small_calls.CALLS}
+    whole = {call.op for call in small_calls.CALLS} - small_calls.PARTS_OF_A_FIT
+    assert {call.op for call in chosen} == whole
     # What matters most comes first.
     assert chosen[0] == Call("mttkrp", (512,) * 3, 0, 32)
 
