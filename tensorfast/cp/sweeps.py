@@ -118,7 +118,7 @@ def graphs(device: torch.device) -> Capture:
                 step()
                 graph.capture_end()
             except BaseException:
-                _abandon(graph, device, pool)
+                _abandon(graph, stream.device, pool)
                 raise
         return graph
 

@@ -39,7 +39,8 @@ def recording(monkeypatch):
     monkeypatch.setattr(Graph, "made", [])
     for name, stand_in in {
         "CUDAGraph": Graph,
-        "Stream": mock.Mock(),
+        # A device may be given without its index; a stream knows it.
+        "Stream": lambda _: mock.Mock(device=mock.Mock(index=3)),
         "current_stream": mock.Mock(),
         "graph_pool_handle": lambda: (0, 7),
         "stream": lambda _: contextlib.nullcontext(),
@@ -47,10 +48,8 @@ def recording(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, stand_in)
     for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
         monkeypatch.setattr(torch._C, name, lambda *told, name=name: asked.append((name, *told)))
-    # Its index is that of a device; tensors go to the CPU.
-    device = mock.Mock(index=3)
     monkeypatch.setattr(torch, "zeros", lambda *_, device: torch.ones(1))
-    return sweeps.graphs(device), asked
+    return sweeps.graphs(torch.device("cuda")), asked
 
 
 def test_what_is_recorded_ends_and_garbage_is_collected_again(recording):
