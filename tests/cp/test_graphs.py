@@ -127,9 +127,10 @@ def test_threads_record_at_once():
         try:
             with torch.cuda.device(device), torch.inference_mode():
                 x = torch.zeros(7, device=device)
-                capture = sweeps.graphs(device)
+                capture, kept = sweeps.graphs(device), []
                 for _ in range(20):
-                    capture(lambda: x.add_(torch.ones_like(x) * number)).replay()
+                    kept.append(capture(lambda: x.add_(torch.ones_like(x) * number)))
+                    kept[-1].replay()
                 assert x.tolist() == [20 * number] * 7
         except Exception as error:
             failed.append(error)
