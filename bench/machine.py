@@ -68,14 +68,17 @@ def commit():
     Returns
     -------
     dict
-        ``id`` (None outside a repository or before its first commit) and ``dirty``. What a
-        benchmark writes does not make the tree dirty.
+        ``id`` (None outside a repository, before its first commit, or without git) and ``dirty``.
+        What a benchmark writes does not make the tree dirty.
     """
 
     def git(*arguments):
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
-        )
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     written = (":!bench/results", ":!bench/RESULTS.md", ":!README.md")

@@ -193,6 +193,8 @@ def poisoned_memory() -> Iterator[None]:
     """Fill with NaN whatever memory torch hands out uninitialised, inside the block.
 
     An entry of a result that was never written, or was added to before it was cleared, then shows.
+    Torch is deterministic meanwhile: on a GPU its matrix products ask for the environment variable
+    ``CUBLAS_WORKSPACE_CONFIG=:4096:8``, set before the first of them.
 
     Examples
     --------

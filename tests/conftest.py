@@ -8,6 +8,10 @@ import os
 for _library in ("OMP", "MKL", "OPENBLAS"):
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 
+# `tensorfast.testing.poisoned_memory` sets torch to be deterministic, and then cuBLAS refuses every
+# product without this. Torch looks for it once.
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 

@@ -9,8 +9,16 @@ import torch
 import tensorfast as tf
 from bench.problems import SEED
 from tensorfast import baseline
+from tensorfast.cp.ahead import als_ahead
+from tensorfast.cp.algebra import FusedAlgebra
+from tensorfast.cp.als import als
+from tensorfast.cp.operand import DenseOperand
+from tensorfast.cp.update import LeastSquares
 from tensorfast.kernels import configs, devices, slab_plan
 from tensorfast.kernels.plan import Contraction
+from tensorfast.ops import norms
+from tensorfast.ops.fused import Fused
+from tensorfast.reconstruct import cp_residual_norm
 
 #: Indices of a mode at which results are compared.
 SAMPLE = 8
@@ -23,7 +31,8 @@ class Call:
     Attributes
     ----------
     op : str
-        ``"mttkrp"``, ``"ttm"``, ``"gram"``, ``"khatri_rao"``, ``"partial"`` or ``"slab"``.
+        ``"mttkrp"``, ``"ttm"``, ``"gram"``, ``"khatri_rao"``, ``"partial"`` or ``"slab"``; two
+        whole ``"sweeps"``; or the ``"residual"`` of a model.
     shape : tuple of int
     mode, rank : int
         For a slab pass the mode that is cut; the one before it is updated next.
@@ -212,6 +221,45 @@ class Maker:
         least = x.numel() * call.itemsize + 4.0 * call.rank * (sum(call.shape) + call.shape[n])
         error = partial(_slab_error, x, factors, n, after, inverse)
         return Made(ours, rival, error, flops, least, seconds, slab_plan.plan(c).how)
+
+    def _sweeps(self, call):
+        """Two sweeps of ALS launched one by one, beside the plain loop in plain torch."""
+        x, start = self._tensor(call), self._factors(call)
+        cuda = self._device.type == "cuda"
+        options = {"n_iter_max": 2, "tol": 0.0, "free": range(x.ndim)}
+
+        def ours():
+            if not cuda:
+                return _joined(als(DenseOperand(x), start, LeastSquares(), **options))
+            fused = Fused(call.precision)
+            operand, algebra = DenseOperand(x, fused), FusedAlgebra(fused)
+            return _joined(als_ahead(operand, start, algebra, **options))
+
+        def rival(dtype=x.dtype):
+            given = [f.to(dtype) for f in start]
+            return _joined(als(DenseOperand(x.to(dtype)), given, LeastSquares(), **options))
+
+        flops, least = 4.0 * x.ndim * x.numel() * call.rank, 4.0 * x.numel() * call.itemsize
+        return Made(ours, rival, partial(_relative, rival(torch.float64)), flops, least)
+
+    def _residual(self, call):
+        """Subtract a model, and add up the squares."""
+        x, factors = self._tensor(call), self._factors(call)
+
+        def rival(double=False):
+            return x.new_tensor(cp_residual_norm(x, factors, double) ** 2, dtype=torch.float64)
+
+        def ours():
+            squared = norms.squared_residual(x, factors)
+            return rival() if squared is None else squared
+
+        flops, least = 2.0 * x.numel() * call.rank, float(x.numel() * call.itemsize)
+        return Made(ours, rival, partial(_relative, rival(True)), flops, least)
+
+
+def _joined(fit):
+    """Return all factors of a fit in one."""
+    return torch.cat([f.flatten() for f in fit[0]])
 
 
 def _solved(product, inverse):

@@ -26,7 +26,15 @@ CALLS = (
     Call("partial", SHAPE[:2], 1, 20),
     Call("slab", SHAPE, 0, 20),
     Call("slab", SHAPE, 2, 20),
+    # A tile of normal equations, and blocks of them.
+    Call("sweeps", SHAPE, rank=20),
+    Call("sweeps", SHAPE, rank=70),
+    Call("residual", SHAPE, rank=20),
+    Call("residual", SHAPE, rank=70),
 )
+
+#: What of these is not measured by itself.
+PARTS_OF_A_FIT = {"sweeps", "residual"}
 
 #: Far above rounding in any of these types, far below a wrong entry.
 TOLERANCE = 1e-2

@@ -55,20 +55,24 @@ class Iterate:
         own = [factor.clone(memory_format=torch.contiguous_format) for factor in factors]
         real = solve_dtype(operand.dtype).to_real()
 
-        def fresh(*values: float) -> Tensor:
-            return torch.tensor(values, dtype=real, device=operand.device)
+        def fresh(*shape: int, value: float) -> Tensor:
+            # Written there: a copy from the host would wait for the device.
+            return torch.full(shape, value, dtype=real, device=operand.device)
 
         dtype = operand.dtype
         below, floor = explicit_residual_below(dtype), precision_floor(dtype)
+        limits = fresh(4, value=tol)
+        for place, limit in enumerate((operand.squared_norm, below, floor)):
+            limits[place].fill_(limit)
         return cls(
             factors=own,
             grams=[baseline.gram_of_columns(factor) for factor in own],
-            log=fresh(*[math.nan] * 3 * rows).view(rows, 3),
+            log=fresh(rows, 3, value=math.nan),
             count=torch.zeros((), dtype=torch.int64, device=operand.device),
             active=torch.ones((), dtype=torch.bool, device=operand.device),
-            previous=fresh(math.inf)[0],
-            ridge=fresh(0.0),
-            limits=fresh(operand.squared_norm, below, floor, tol),
+            previous=fresh(value=math.inf),
+            ridge=fresh(1, value=0.0),
+            limits=limits,
         )
 
     def resume(self, error: float) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import gc
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import torch
@@ -93,6 +95,10 @@ class Sweeps:
         self._algebra.judge(self._fit, mode, product)
 
 
+#: Held while a graph is recorded: torch has some of what that changes once a process.
+_RECORDING = threading.Lock()
+
+
 def graphs(device: torch.device) -> Capture:
     """Return what records functions as CUDA graphs, all of which share their memory.
 
@@ -104,16 +110,51 @@ def graphs(device: torch.device) -> Capture:
     def capture(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        with _RECORDING, _no_collection(), torch.cuda.stream(stream):
             try:
+                # What torch keeps for all graphs of the process must not be of inference mode.
+                with torch.inference_mode(False):
+                    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 step()
+                graph.capture_end()
             except BaseException:
-                # Ends the capture, and fails since what it has is not whole.
-                with suppress(RuntimeError):
-                    graph.capture_end()
+                _abandon(graph, stream.device, pool)
                 raise
-            graph.capture_end()
         return graph
 
     return capture
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect no garbage: a graph among it could not be destroyed while another is recorded."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, device: torch.device, pool: tuple[int, int]) -> None:
+    """End a recording that failed, and leave torch as it was.
+
+    Where CUDA has given up the recording torch's `capture_end` fails at once: the allocator would
+    go on as if something were recorded, and never again free memory that others want; and until
+    something is recorded well, random numbers are refused.
+    """
+    try:
+        graph.capture_end()
+    except RuntimeError:
+        pass
+    else:
+        return
+    with suppress(RuntimeError, AttributeError):
+        torch._C._cuda_endAllocateToPool(device.index, pool)
+        torch._C._cuda_releasePool(device.index, pool)
+    with suppress(RuntimeError):
+        number, well = torch.zeros((), device=device), torch.cuda.CUDAGraph()
+        well.capture_begin(capture_error_mode="thread_local")
+        number.add_(1)
+        well.capture_end()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -16,7 +17,10 @@ from bench.gpu_parts import PARTS, machine, sanitizer, small_calls
 from bench.gpu_parts.calls import Call, Maker, calls
 from bench.gpu_parts.context import Context
 from bench.gpu_parts.store import read, write
+from bench.gpu_parts.sweep import few_of
 from bench.problems import Data, Problem
+from tensorfast.cp.operand import schedule_of
+from tensorfast.ops.fused import Fused
 
 ROOT, CPU = Path(__file__).resolve().parents[2], torch.device("cpu")
 
@@ -160,7 +164,8 @@ def test_every_kernel_is_measured_in_every_mode():
             for rank in (16, 32, 64, 128, 256):
                 for mode in range(3):
                     assert Call("mttkrp", (512,) * 3, mode, rank, dtype, precision) in chosen
-    assert {call.op for call in chosen} == {call.op for call in small_calls.CALLS}
+    whole = {call.op for call in small_calls.CALLS} - small_calls.PARTS_OF_A_FIT
+    assert {call.op for call in chosen} == whole
     # What matters most comes first.
     assert chosen[0] == Call("mttkrp", (512,) * 3, 0, 32)
 
@@ -178,6 +183,14 @@ def test_the_rivals_in_plain_torch_are_plain_als(products, shape):
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
     assert [float(e) for e in errors] == pytest.approx(info.rel_errors, abs=1e-7)
+
+
+def test_all_graphs_are_recorded_within_the_few_sweeps():
+    for problem in gpu_problems.CP:
+        with FakeTensorMode():
+            x = torch.empty(*problem.shape, device="cuda")
+        cycle = schedule_of(x, problem.rank, tuple(range(x.ndim)), Fused("ieee")).sweeps
+        assert 2 * cycle <= few_of(problem.sweeps) < problem.sweeps
 
 
 def test_the_rate_of_products_of_parts_is_that_of_the_parts():

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What a sweep runs through, but for the host's half of it.
 PATH = [
     "tensorfast/cp/algebra.py",
+    "tensorfast/cp/iterate.py",
     "tensorfast/cp/sweeps.py",
     "tensorfast/cp/tree.py",
     "tensorfast/ops/fused.py",
@@ -32,8 +33,9 @@ PATH = [
     "kernels/gram.py",
 ]
 
-#: Methods that wait for the device, functions that do, and conversions that do of a tensor.
-METHODS = {"item", "cpu", "tolist", "numpy", "nonzero", "synchronize", "is_nonzero"}
+#: Methods that wait for the device, functions that do, and conversions that do of a tensor; also
+#: what copies numbers of the host, `torch.tensor`.
+METHODS = {"item", "cpu", "tolist", "numpy", "nonzero", "synchronize", "is_nonzero", "tensor"}
 FUNCTIONS = {"bool", "float", "equal", "allclose", "unique", "nonzero"}
 
 
@@ -68,6 +70,7 @@ def test_no_line_of_a_sweep_waits(path):
 
 def test_what_waits_is_found():
     assert len(waits("def f(x):\n    if x.item() > float(x.sum()):\n        return x.cpu()")) == 3
+    assert len(waits("torch.tensor([1.0], device=x.device)")) == 1
     assert waits("@triton.jit\ndef f(x):\n    return float(x)") == []
 
 
