@@ -206,9 +206,7 @@ def _judge(case, x, factors, chip):
     log, limits = _tensor((8, 3), "float64"), _tensor((4,), "float64")
     programs = judge.programs_for(factor.numel(), case.rank, chip)
     parts = _tensor((3, programs), "float64") if programs > 1 else None
-    # Programs that watch for a rise and those that do not differ.
-    state, monotone = judge.State(*small), case.rank % 2 > 0
-    judge.verdict(grams, factor, factor, parts, log, state, limits, monotone)
+    judge.verdict(grams, factor, factor, parts, log, judge.State(*small), limits)
 
 
 def _sums(case, x, factors, chip):

@@ -140,7 +140,6 @@ def judge_kernel(
     rows,
     UNIT: tl.constexpr,
     ALONE: tl.constexpr,
-    MONOTONE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
 ):
     """Add the parts, or form the sums if ``ALONE``, and judge."""
@@ -168,9 +167,8 @@ def judge_kernel(
     resolved = squared >= cancelling * (below * below) * (1 + 1e-9)
     error = tl.sqrt(tl.where(squared < 0, 0.0, squared))
     fall = tl.load(previous_ptr) - error
-    falls = tl.abs(fall) >= tol * (1 + 1e-6) + 1e-12
-    if MONOTONE:
-        falls = falls & (fall > 0)
+    # A rise, too: the error that the host last trusted may lie below it.
+    falls = fall >= tol * (1 + 1e-6) + 1e-12
     finite = error < float("inf")
     above = error >= floor * (1 + 1e-9)
     going = resolved & above & finite & (falls | (tol <= 0))
@@ -186,7 +184,6 @@ def judge(
     log: Tensor,
     state: State,
     limits: Tensor,
-    monotone: bool,
     chip: Chip | None = None,
 ) -> None:
     """Note the sums of a sweep in ``log``, and in ``state`` whether it needs attention.
@@ -196,8 +193,7 @@ def judge(
     row ``count % rows``. ``limits``, float64 ``[4]``, are the squared norm of the data; the
     relative error below which three sums have lost their digits; that below which it cannot be
     expected to go; and the fall of the error, a sweep, with which it has converged, 0 for none. A
-    sweep that needs attention, by these, or by a rise of the error if ``monotone``, is the last
-    that counts.
+    sweep that needs attention by these is the last that counts.
     """
     if factor.shape != mttkrp.shape or not (log.is_contiguous() and log.shape[1:] == (3,)):
         raise ValueError(
@@ -207,7 +203,7 @@ def judge(
     chip = chip_of(factor.device) if chip is None else chip
     programs = programs_for(factor.numel(), factor.shape[1], chip)
     parts = sums(grams, factor, mttkrp, programs) if programs > 1 else None
-    verdict(grams, factor, mttkrp, parts, log, state, limits, monotone)
+    verdict(grams, factor, mttkrp, parts, log, state, limits)
 
 
 def programs_for(elements: int, rank: int, chip: Chip) -> int:
@@ -240,7 +236,6 @@ def verdict(
     log: Tensor,
     state: State,
     limits: Tensor,
-    monotone: bool,
 ) -> None:
     """Do the rest of `judge`, all of it where there are no parts."""
     with torch.cuda.device_of(factor):
@@ -258,7 +253,6 @@ def verdict(
             log.shape[0],
             UNIT=_unit(factor, mttkrp),
             ALONE=parts is None,
-            MONOTONE=monotone,
             BLOCK_Q=BLOCK,
             num_warps=WARPS,
         )

@@ -50,6 +50,6 @@ class FusedAlgebra:
 
     def judge(self, fit: Iterate, mode: int, product: Tensor) -> None:
         """As in `Algebra`."""
-        state, monotone = (fit.active, fit.count, fit.previous), not self._l2_reg
+        state = fit.active, fit.count, fit.previous
         factor = fit.factors[mode]
-        self._fused.judge(fit.grams, factor, product, fit.log, state, fit.limits, monotone)
+        self._fused.judge(fit.grams, factor, product, fit.log, state, fit.limits)

@@ -95,12 +95,11 @@ class Fused:
         log: Tensor,
         state: tuple[Tensor, Tensor, Tensor],
         limits: Tensor,
-        monotone: bool,
     ) -> None:
         """End a sweep; ``state`` is active, count and previous of `cp.iterate.Iterate`."""
         from ..kernels.judge import State, judge
 
-        judge(grams, factor, product, log, State(*state), limits, monotone)
+        judge(grams, factor, product, log, State(*state), limits)
 
 
 #: The largest matrix of normal equations that one program factors in reasonable time.

@@ -50,7 +50,7 @@ def test_sums(rows, rank, count, dtype):
     factor, mttkrp = normal((rows, rank), dtype), normal((rows, rank), dtype, 1)
     grams = [normal((rank, rank), torch.float64, 2 + n) for n in range(count)]
     log, found = double(*[math.nan] * 12).view(4, 3), state(count=6)
-    judge(grams, factor, mttkrp, log, found, double(1.0, 0.0, 0.0, 0.0), True)
+    judge(grams, factor, mttkrp, log, found, double(1.0, 0.0, 0.0, 0.0))
     products, h = factor.double() * mttkrp.double(), hadamard(grams)
     for terms, sum_ in zip((products, h, h.diagonal()), log[2], strict=True):
         bound = (terms.numel() + count) * ROUNDING * float(terms.abs().sum())
@@ -65,12 +65,12 @@ def test_every_chip_and_the_same_bits_every_time(capability):
     logs = double(*[0.0] * 6).view(2, 3)
     for log in logs:
         limits = double(1.0, 0.0, 0.0, 0.0)
-        judge([gram], factor, mttkrp, log[None], state(), limits, True, CHIPS[capability])
+        judge([gram], factor, mttkrp, log[None], state(), limits, CHIPS[capability])
     assert torch.equal(*logs)
     assert abs(float(logs[0, 0]) - float((factor * mttkrp).double().sum())) < 0.1
 
 
-def call(judged, error, limits, monotone=True, squared_norm=1.0, trace=0.0, log=None):
+def call(judged, error, limits, squared_norm=1.0, trace=0.0, log=None):
     """Judge a sweep with a certain error, by sums that are exact.
 
     Of two components: ``model`` is 2 and ``inner`` makes up the error.
@@ -79,7 +79,7 @@ def call(judged, error, limits, monotone=True, squared_norm=1.0, trace=0.0, log=
     gram = double(trace / 2, 1 - trace / 2, 1 - trace / 2, trace / 2).view(2, 2)
     inner = (squared_norm + 2 - error**2 * (squared_norm or 1.0)) / 2
     factor, mttkrp = double(1.0, 0.0).view(1, 2), double(inner, 3.0).view(1, 2)
-    judge([gram], factor, mttkrp, log, judged, double(squared_norm, *limits), monotone)
+    judge([gram], factor, mttkrp, log, judged, double(squared_norm, *limits))
     return judged
 
 
@@ -140,12 +140,11 @@ BELOW, FLOOR, TOL = 0.25, 0.125, 2.0**-10
         (0.5, 0.5 + TOL * (1 + 1e-5), (0, 0, TOL), {}, False),
         (0.5, 0.5 + 1e-13, (0, 0, 1e-14), {}, True),
         (0.5, 0.5 + 3e-12, (0, 0, 1e-14), {}, False),
-        # It rises, which counts only where it cannot, and where anything is asked of its fall.
+        # It rises, which counts where anything is asked of its fall.
         (0.5, 0.25, (0, 0, TOL), {}, True),
-        (0.5, 0.25, (0, 0, TOL), {"monotone": False}, False),
         (0.5, 0.25, (0, 0, 0), {}, False),
         (0.5, 0.5, (0, 0, 0), {}, False),
-        (0.5, 0.5 - TOL / 2, (0, 0, TOL), {"monotone": False}, True),
+        (0.5, 0.5 - TOL / 2, (0, 0, TOL), {}, True),
         # Nothing to compare with in the first sweep.
         (0.5, math.inf, (0, 0, TOL), {}, False),
         # What is not finite.
@@ -170,7 +169,7 @@ def test_each_reason_alone(error, previous, limits, options, attention):
 def test_a_negative_square_is_lost_and_no_error():
     judged = state(previous=1.0)
     log, one = double(0.0, 0.0, 0.0).view(1, 3), double(1.0).view(1, 1)
-    judge([one], one, 2 * one, log, judged, double(1.0, 0.0, 0.0, 0.0), True)
+    judge([one], one, 2 * one, log, judged, double(1.0, 0.0, 0.0, 0.0))
     assert values(judged) == (False, 1, 0.0)
 
 
@@ -193,4 +192,4 @@ def test_shapes_that_are_refused():
     gram, log = double(1.0).view(1, 1), double(*[0.0] * 6)
     for mttkrp, rows in ((double(1.0, 2.0).view(2, 1), log.view(2, 3)), (gram, log.view(3, 2))):
         with pytest.raises(ValueError, match="judge: factor"):
-            judge([gram], gram, mttkrp, rows, state(), double(1.0, 0.0, 0.0, 0.0), True)
+            judge([gram], gram, mttkrp, rows, state(), double(1.0, 0.0, 0.0, 0.0))
