@@ -180,7 +180,7 @@ def test_what_is_lost_is_what_the_library_calls_lost(dtype):
     factors = (0.5, 0.97, 1.03, 1.9, 2.1, 9.9, 10.1, 30.0)
     for squared_norm, trace, factor in itertools.product(sizes, sizes, factors):
         log = double(0.0, 0.0, 0.0).view(1, 3)
-        judged = call(state(), factor * below, (below, 0, 0), True, squared_norm, trace, log)
+        judged = call(state(), factor * below, (below, 0, 0), squared_norm, trace, log)
         inner, model, components = log[0].tolist()
         expected = fast_relative_error(squared_norm, inner, model, dtype, components)
         active, _, error = values(judged)
