@@ -108,7 +108,10 @@ LARGEST_RANK = 512
 
 def fused_for(x: Tensor, rank: int, precision: str | None) -> Fused | None:
     """Return the kernels that serve ``x``; None where plain torch does."""
+    # The description is worth a sweep of the smallest tensors.
+    if not x.is_cuda or rank > LARGEST_RANK:
+        return None
     problem = describe_tensor("mttkrp", x, mode=0, rank=rank, precision=precision)
-    if rank > LARGEST_RANK or _dispatch.choose(problem).name != "triton":
+    if _dispatch.choose(problem).name != "triton":
         return None
     return Fused(asked_precision(precision))
