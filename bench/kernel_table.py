@@ -4,8 +4,6 @@
 date. All numbers are the compiler's, so the page names its version.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import triton
@@ -14,7 +12,7 @@ from bench.cases import Case
 from bench.kernel_checks import meant_unit
 from bench.launches import compiled, note
 from bench.splitting import between
-from bench.tables import table
+from bench.tables import keep, table
 from tensorfast.kernels.devices import CHIPS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"
@@ -129,15 +127,5 @@ def written():
     return text
 
 
-def main():
-    """Write the page, or compare with it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
-    if not parser.parse_args().check:
-        PAGE.write_text(written(), encoding="utf-8")
-    elif written() != PAGE.read_text(encoding="utf-8"):
-        sys.exit(f"{PAGE.name} is out of date: python -m bench.kernel_table")
-
-
 if __name__ == "__main__":
-    main()
+    keep(PAGE, written, __doc__, "bench.kernel_table")

@@ -4,15 +4,13 @@
 the choice is a function of shapes, types and the GPU's data sheet.
 """
 
-import argparse
 import math
-import sys
 from pathlib import Path
 
 import torch
 
 from bench.splitting import between
-from bench.tables import table
+from bench.tables import keep, table
 from tensorfast.cp.plan_fused import plan_fused
 from tensorfast.kernels.devices import CHIPS
 from tensorfast.ops.fused import Fused
@@ -96,15 +94,5 @@ def written():
     return between(PAGE.read_text(encoding="utf-8"), "plans", table(HEAD, rows))
 
 
-def main():
-    """Write the page, or compare with it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
-    if not parser.parse_args().check:
-        PAGE.write_text(written(), encoding="utf-8")
-    elif written() != PAGE.read_text(encoding="utf-8"):
-        sys.exit(f"{PAGE.name} is out of date: python -m bench.plan_table")
-
-
 if __name__ == "__main__":
-    main()
+    keep(PAGE, written, __doc__, "bench.plan_table")

@@ -1,4 +1,7 @@
-"""The tables of RESULTS.md and of README.md, in Markdown."""
+"""The tables of RESULTS.md, of README.md and of the pages in docs/, in Markdown."""
+
+import argparse
+import sys
 
 from bench import problems
 from bench.acceptance import against_tensorly, compared, large_mean
@@ -236,3 +239,24 @@ def _readme_memory(problem, found):
         told = " and ".join(widened)
         text += f" Not counted: the float64 copy of it, twice its size, that {told} each worked on."
     return text
+
+
+def keep(page, written, about, module):
+    """Write a page of tables, or with ``--check`` fail if it is out of date.
+
+    Parameters
+    ----------
+    page : Path
+    written : callable
+        Returns the page as it should be.
+    about : str
+        Docstring of the module.
+    module : str
+        Which writes the page.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    if not parser.parse_args().check:
+        page.write_text(written(), encoding="utf-8")
+    elif written() != page.read_text(encoding="utf-8"):
+        sys.exit(f"{page.name} is out of date: python -m {module}")

@@ -180,7 +180,7 @@ def cp_als(
                 operand,
                 start,
                 _scaled_l2(l2_reg, unit, tensor.ndim),
-                None if line_search else fused,
+                fused,
                 line_search,
                 n_iter_max=n_iter_max,
                 tol=tol,
@@ -207,7 +207,7 @@ def _fit(
     **options: Any,
 ) -> tuple[list[Tensor], ConvergenceInfo]:
     """Run sweeps as the device likes them: each judged when it ends, or launched ahead."""
-    if fused is None:
+    if fused is None or line_search:
         return als(operand, start, LeastSquares(l2_reg), line_search=line_search, **options)
     # Streams and events are those of the current device.
     with torch.cuda.device(operand.device):

@@ -32,7 +32,7 @@ from .update import not_finite
 __all__ = ["als_ahead"]
 
 #: Sweeps of a chunk at most, and seconds that the host may take to read one and launch another,
-#: while the next runs. What was launched after the last sweep is wasted: no more than that.
+#: while the next runs. What was launched after the last sweep is wasted: less than `AHEAD` chunks.
 CHUNK, READING = 8, 2e-4
 
 #: Chunks that are under way at once.

@@ -35,7 +35,8 @@ class FitPlan:
     seconds : float
         What a sweep is expected to take, by data sheets.
     workspace : int
-        Bytes of partial results and of the state of the fit, besides ``x``.
+        Bytes of partial results and of the state of the fit, besides ``x``; a graph's partial
+        results stand beside those of the first cycle.
     """
 
     engine: str
