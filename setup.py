@@ -5,6 +5,7 @@ from setuptools import setup
 setup(
     packages=[
         "tensorfast",
+        "tensorfast.ahead",
         "tensorfast.cp",
         "tensorfast.tucker",
         "tensorfast.kernels",

@@ -52,10 +52,11 @@ MAY_IMPORT = {
     "tensorfast.ops": (*LEAVES, *IMPLEMENTATIONS, "tensorfast._dispatch"),
     "tensorfast.reconstruct": (*LEAVES, "tensorfast.baseline"),
     "tensorfast.convergence": LEAVES,
+    "tensorfast.ahead": (*LEAVES, "tensorfast.convergence"),
     "tensorfast.svd": ENGINE,
     "tensorfast.metrics": (*ENGINE, "scipy"),
-    "tensorfast.cp": (*ENGINE, "tensorfast.svd", "tensorfast._dispatch"),
-    "tensorfast.tucker": (*ENGINE, "tensorfast.svd"),
+    "tensorfast.cp": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
+    "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd"),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
     "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),
 }

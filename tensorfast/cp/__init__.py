@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import _check, arrays
 from .._dispatch import describe_method
+from ..ahead import graphs
 from ..ops.fused import Fused, fused_for
 from ..precision import matmul_precision, safe_scale
 from ..progress import progress_bar
@@ -21,7 +22,6 @@ from .als import als
 from .explained import planned
 from .init import initial_factors
 from .operand import DenseOperand
-from .sweeps import graphs
 from .update import LeastSquares, not_finite
 
 __all__ = ["cp_als"]
@@ -212,7 +212,8 @@ def _fit(
     # Streams and events are those of the current device.
     with torch.cuda.device(operand.device):
         algebra, capture = FusedAlgebra(fused, l2_reg), graphs(operand.device)
-        return als_ahead(operand, start, algebra, monotone=not l2_reg, capture=capture, **options)
+        options |= {"monotone": not l2_reg, "problem": (operand.place, l2_reg)}
+        return als_ahead(operand, start, algebra, capture=capture, **options)
 
 
 def _unit(x: Tensor, squared_norm: float) -> float:

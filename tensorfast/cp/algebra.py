@@ -45,11 +45,11 @@ class FusedAlgebra:
         """As in `Algebra`."""
         others = [gram for n, gram in enumerate(fit.grams) if n != mode]
         least = pivot_tolerance(product.dtype, product.shape[1])
-        ends = fit.ridge, product, fit.active, fit.factors[mode], fit.grams[mode]
+        ends = fit.ridge, product, fit.standing.active, fit.factors[mode], fit.grams[mode]
         self._fused.solve(others, self._l2_reg, least, *ends)
 
     def judge(self, fit: Iterate, mode: int, product: Tensor) -> None:
         """As in `Algebra`."""
-        state = fit.active, fit.count, fit.previous
-        factor = fit.factors[mode]
-        self._fused.judge(fit.grams, factor, product, fit.log, state, fit.limits)
+        at = fit.standing
+        state = at.active, at.count, at.previous
+        self._fused.judge(fit.grams, fit.factors[mode], product, at.log, state, at.limits)

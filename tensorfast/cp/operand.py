@@ -7,7 +7,7 @@ one larger than memory, one spread over machines) can be decomposed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -73,6 +73,15 @@ class DenseOperand:
         self.fused = fused
         squared = norms.squared_norm(x)
         self.squared_norm = float(baseline.sum_of_squares(self._x) if squared is None else squared)
+
+    @property
+    def place(self) -> Hashable:
+        """Where the data lie, how, and what reads them: all that a recorded contraction has of it.
+
+        Other data that are written there later are read instead.
+        """
+        x = self._x
+        return x.data_ptr(), x.shape, x.stride(), x.dtype, x.device, self._order, self.fused
 
     def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
         """Choose among the exact schedules by predicted time."""

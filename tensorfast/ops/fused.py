@@ -96,7 +96,7 @@ class Fused:
         state: tuple[Tensor, Tensor, Tensor],
         limits: Tensor,
     ) -> None:
-        """End a sweep; ``state`` is active, count and previous of `cp.iterate.Iterate`."""
+        """End a sweep; ``state`` is active, count and previous of `ahead.Standing`."""
         from ..kernels.judge import State, judge
 
         judge(grams, factor, product, log, State(*state), limits)

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from tensorfast import baseline
-from tensorfast.cp.ahead import als_ahead
+from tensorfast.cp.ahead import RECORDED, als_ahead
 from tensorfast.cp.als import als, scalars
 from tensorfast.cp.operand import DenseOperand
 from tensorfast.cp.schedule import all_schedules
 from tensorfast.cp.stopping import DivergenceWatch, hadamard
 from tensorfast.cp.update import LeastSquares
 from tensorfast.testing import planted
+from tests.ahead.standins import Directly, Recorder, Tape, judged
 
 
 class Algebra:
@@ -24,7 +25,7 @@ class Algebra:
 
     def update(self, fit, mode, product):
         gram = hadamard([g for n, g in enumerate(fit.grams) if n != mode])
-        if not fit.active:
+        if not fit.standing.active:
             self.frozen += 1
             return
         fit.factors[mode].copy_(self.rule(gram, product, fit.factors[mode]))
@@ -32,29 +33,7 @@ class Algebra:
         fit.ridge.fill_(self.rule.ridge)
 
     def judge(self, fit, mode, product):
-        inner, model, trace = scalars(product, fit.factors[mode], fit.grams)
-        norm, below, floor, tol = fit.limits
-        fit.log[fit.count % len(fit.log)] = torch.stack([inner, model, trace])
-        scale = norm if norm > 0 else torch.ones_like(norm)
-        squared = (norm - 2 * inner + model) / scale
-        cancelling = (trace / scale).clamp(min=1)
-        error = squared.clamp(min=0).sqrt()
-        fall = fit.previous - error
-        attention = not squared >= cancelling * below**2 * (1 + 1e-9)
-        attention |= not error.isfinite() or bool(error < floor * (1 + 1e-9))
-        if tol > 0:
-            attention |= not fall >= tol * (1 + 1e-6) + 1e-12
-        if fit.active:
-            fit.count.add_(1)
-            fit.previous.copy_(error)
-            fit.active.fill_(not attention)
-
-
-class Directly:
-    """Records nothing: a replay makes the sweep."""
-
-    def __init__(self, step):
-        self.replay = step
+        judged(fit.standing, torch.stack(scalars(product, fit.factors[mode], fit.grams)))
 
 
 def equal(a, b):
@@ -209,17 +188,6 @@ def test_data_that_are_not_finite():
             fit()
 
 
-class Recorder:
-    """Records like a CUDA graph: what is recorded is not done, and done again by a replay."""
-
-    def __init__(self):
-        self.recorded = 0
-
-    def __call__(self, step):
-        self.recorded += 1
-        return Directly(step)
-
-
 @pytest.mark.parametrize("schedule", list(all_schedules(range(3))), ids=str)
 def test_each_sweep_of_the_cycle_is_recorded_once(schedule):
     x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
@@ -267,3 +235,90 @@ def test_what_is_given_is_not_modified():
     kept = [f.clone() for f in start]
     both(x, start, None)
     assert all(torch.equal(f, g) for f, g in zip(start, kept, strict=True))
+
+
+class Unread(Algebra):
+    """The same for equations that are sound, without a number being read."""
+
+    def __init__(self):
+        self.updates = 0
+
+    def update(self, fit, mode, product):
+        self.updates += 1
+        gram = hadamard([g for n, g in enumerate(fit.grams) if n != mode])
+        lower, _ = torch.linalg.cholesky_ex(gram)
+        new = torch.cholesky_solve(product.to(gram.dtype).t(), lower).t().to(product.dtype)
+        active = fit.standing.active.clone()
+        fit.factors[mode].copy_(torch.where(active, new, fit.factors[mode]))
+        fit.grams[mode].copy_(baseline.gram_of_columns(fit.factors[mode]))
+
+
+@pytest.fixture
+def shelf():
+    RECORDED.clear()
+    yield RECORDED
+    RECORDED.clear()
+
+
+@pytest.mark.parametrize("schedule", list(all_schedules(range(3))), ids=str)
+@pytest.mark.parametrize("tol", [0.0, 1e-4])
+def test_a_second_fit_of_other_data_in_the_same_place_replays_the_first(shelf, schedule, tol):
+    x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
+    options = {"n_iter_max": 12, "tol": tol, "free": range(3), "schedule": schedule}
+    for seed in range(3):
+        data, start = problem((7, 6, 8), 3, 0.3, torch.float64, seed)
+        x.copy_(data)
+        algebra = Unread()
+        ahead = als_ahead(
+            DenseOperand(x), start, algebra, problem="x", capture=Tape, chunk=3, **options
+        )
+        plain = als(DenseOperand(x), start, LeastSquares(), **options)
+        equal(plain, ahead)
+        # Those of a cycle launched directly, and recorded.
+        assert algebra.updates == (0 if seed else 6 * schedule.sweeps)
+        assert len(shelf) == 1
+        # What is returned is not what is kept.
+        ahead[0][0].fill_(7)
+
+
+def test_what_is_kept_is_of_one_problem_only(shelf):
+    x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
+    wider = problem((7, 6, 8), 4, 0.3, torch.float64)[1]
+    algebra = Unread()
+
+    def fit(start, **changed):
+        made = algebra.updates
+        options = {"n_iter_max": 9, "tol": 0, "free": range(3), "problem": "x", "chunk": 3}
+        als_ahead(DenseOperand(x), start, algebra, capture=Tape, **(options | changed))
+        return algebra.updates > made
+
+    assert fit(start)
+    assert not fit(start)
+    assert fit(start, problem="y")
+    assert fit(start, free=[0, 2])
+    assert fit(start, chunk=4)
+    assert fit(start, schedule=list(all_schedules(range(3)))[-1])
+    assert fit(wider)
+    assert not fit(wider)
+    assert not fit(start)
+    assert fit(start, problem=None)
+
+
+def test_a_fit_that_was_too_short_to_be_recorded_is_not_kept(shelf):
+    x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
+    options = {"n_iter_max": 1, "tol": 0, "free": range(3), "problem": "x"}
+    als_ahead(DenseOperand(x), start, Unread(), capture=Tape, **options)
+    assert len(shelf) == 0
+
+
+def test_a_fit_within_the_callback_of_another_has_sweeps_of_its_own(shelf):
+    x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
+    options = {"n_iter_max": 9, "tol": 0, "free": range(3), "problem": "x", "chunk": 1}
+    options["capture"] = Tape
+    alone = als_ahead(DenseOperand(x), start, Unread(), **options)
+
+    def callback(sweep, error, factors):
+        equal(alone, als_ahead(DenseOperand(x), start, Unread(), **options))
+        return False
+
+    equal(alone, als_ahead(DenseOperand(x), start, Unread(), callback=callback, **options))

@@ -8,11 +8,11 @@ import torch
 
 from bench import sass
 from tensorfast import baseline
+from tensorfast.cp.ahead import sweeps_of
 from tensorfast.cp.algebra import FusedAlgebra
 from tensorfast.cp.iterate import Iterate
 from tensorfast.cp.operand import DenseOperand
 from tensorfast.cp.schedule import all_schedules
-from tensorfast.cp.sweeps import Sweeps
 from tensorfast.cp.update import LeastSquares
 from tensorfast.ops.fused import Fused
 
@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PATH = [
     "tensorfast/cp/algebra.py",
     "tensorfast/cp/iterate.py",
-    "tensorfast/cp/sweeps.py",
+    "tensorfast/ahead/standing.py",
+    "tensorfast/ahead/sweeps.py",
     "tensorfast/cp/tree.py",
     "tensorfast/ops/fused.py",
     "kernels/contraction.py",
@@ -83,13 +84,15 @@ def launches(monkeypatch):
         yield names
 
 
-def sweeps_of(shape, rank, schedule, dtype):
+def sweeps_on_nothing(shape, rank, schedule, dtype, algebra=None):
     x = torch.empty(shape, dtype=dtype, device="meta")
     operand = DenseOperand(x, Fused("ieee"))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     start = [torch.empty(n, rank, dtype=wide, device="meta") for n in shape]
-    fit = Iterate.start(operand, start, tol=1e-6, rows=8)
-    return operand, Sweeps(operand, schedule, fit, FusedAlgebra(operand.fused), range(len(shape)))
+    fit = Iterate.room_for(operand, start, rows=8)
+    fit.begin(operand, start, tol=1e-6)
+    algebra = (algebra or FusedAlgebra)(operand.fused)
+    return operand, sweeps_of(operand, schedule, fit, algebra, range(len(shape)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
@@ -99,7 +102,7 @@ def sweeps_of(shape, rank, schedule, dtype):
 def test_a_sweep_runs_without_data(launches, shape, dtype):
     modes = range(len(shape))
     for schedule in all_schedules(modes):
-        operand, sweeps = sweeps_of(shape, 5, schedule, dtype)
+        operand, sweeps = sweeps_on_nothing(shape, 5, schedule, dtype)
         for _ in range(schedule.sweeps + 1):
             sweeps.launch()
         assert operand.schedule(5, modes).seconds > 0
@@ -107,12 +110,11 @@ def test_a_sweep_runs_without_data(launches, shape, dtype):
 
 
 def test_a_sweep_that_waits_does_not_run_without_data(launches):
-    _, sweeps = sweeps_of((8, 9, 10), 5, next(all_schedules(range(3))), torch.float32)
-
     class Waiting(FusedAlgebra):
         def update(self, fit, mode, product):
             LeastSquares()(fit.grams[0], product, fit.factors[mode])
 
-    sweeps._algebra = Waiting(Fused("ieee"))
+    about = (8, 9, 10), 5, next(all_schedules(range(3))), torch.float32
+    _, sweeps = sweeps_on_nothing(*about, algebra=Waiting)
     with pytest.raises((RuntimeError, NotImplementedError)):
         sweeps.launch()

@@ -5,12 +5,12 @@ import torch
 from triton import knobs
 
 import tensorfast as tf
+from tensorfast.ahead import graphs
 from tensorfast.cp.ahead import als_ahead
 from tensorfast.cp.algebra import FusedAlgebra
 from tensorfast.cp.als import als
 from tensorfast.cp.operand import DenseOperand
 from tensorfast.cp.schedule import all_schedules
-from tensorfast.cp.sweeps import graphs
 from tensorfast.cp.update import LeastSquares
 from tensorfast.ops.fused import Fused
 from tensorfast.precision import compute_dtype

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 
-from tensorfast.cp import sweeps
+from tensorfast.ahead import recording as recorded
 
 
 class Graph:
@@ -40,7 +40,7 @@ def recording(monkeypatch):
     for name, stand_in in {
         "CUDAGraph": Graph,
         # A device may be given without its index; a stream knows it.
-        "Stream": lambda _: mock.Mock(device=mock.Mock(index=3)),
+        "Stream": lambda _, priority: mock.Mock(device=mock.Mock(index=3)),
         "current_stream": mock.Mock(),
         "graph_pool_handle": lambda: (0, 7),
         "stream": lambda _: contextlib.nullcontext(),
@@ -49,7 +49,8 @@ def recording(monkeypatch):
     for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
         monkeypatch.setattr(torch._C, name, lambda *told, name=name: asked.append((name, *told)))
     monkeypatch.setattr(torch, "zeros", lambda *_, device: torch.ones(1))
-    return sweeps.graphs(torch.device("cuda")), asked
+    monkeypatch.setattr(recorded, "_stream", recorded._stream.__wrapped__)
+    return recorded.graphs(torch.device("cuda")), asked
 
 
 def test_what_is_recorded_ends_and_garbage_is_collected_again(recording):
@@ -83,7 +84,7 @@ def test_after_a_failure_nothing_is_recorded_any_more(recording, error):
     assert Graph.made[0].asked == ["begin", "end"]
     assert not asked
     assert gc.isenabled()
-    assert not sweeps._RECORDING.locked()
+    assert not recorded._RECORDING.locked()
 
 
 def test_where_cuda_has_given_up_the_allocator_is_told_and_something_is_recorded_well(
@@ -106,14 +107,14 @@ def test_after_a_failure_on_a_gpu_memory_random_numbers_and_graphs_are_as_before
     x = torch.zeros(5, device=device)
     with pytest.raises(RuntimeError):
         # Waiting is not permitted, and ends the recording.
-        sweeps.graphs(device)(lambda: x.sum().item())
+        recorded.graphs(device)(lambda: x.sum().item())
     assert float(torch.randn(5, device=device).sum()) == pytest.approx(0, abs=100)
     used = torch.empty(1 << 26, dtype=torch.int8, device=device)
     before = torch.cuda.memory_reserved()
     del used
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() < before
-    graph = sweeps.graphs(device)(lambda: x.add_(1))
+    graph = recorded.graphs(device)(lambda: x.add_(1))
     graph.replay()
     graph.replay()
     assert x.tolist() == [2] * 5
@@ -127,7 +128,7 @@ def test_threads_record_at_once():
         try:
             with torch.cuda.device(device), torch.inference_mode():
                 x = torch.zeros(7, device=device)
-                capture, kept = sweeps.graphs(device), []
+                capture, kept = recorded.graphs(device), []
                 for _ in range(20):
                     kept.append(capture(lambda: x.add_(torch.ones_like(x) * number)))
                     kept[-1].replay()
