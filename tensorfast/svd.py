@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline
-from .ops import direct
+from .ops import direct, norms
+from .ops.small import eigenvectors, orthonormal
 from .precision import compute_dtype, matmul_precision, safe_scale, solve_dtype
 
 __all__ = [
     "generator",
     "leading_projection",
     "leading_subspace",
-    "orthonormal",
     "scaled",
     "truncated_svd",
 ]
@@ -58,25 +58,20 @@ def gaussian(
     return torch.randn(rows, columns, dtype=dtype, device=device, generator=rng)
 
 
-def orthonormal(a: Tensor) -> Tensor:
-    """Orthonormal basis of the columns of ``a``, arbitrary where they vanish."""
-    return torch.linalg.qr(a).Q
-
-
 def scaled(op: str, x: Tensor, name: str = "x") -> tuple[Tensor, float, float]:
     """Return ``x / scale``, its squared norm, and the scale; refuse non-finite values.
 
     The scale is a power of two, and 1 unless squares would over- or underflow: then ``x`` is what
     was given.
     """
-    squared = float(baseline.sum_of_squares(x))
+    squared = float(norms.squared_norm(x))
     # The norm is finite exactly if every entry is, overflow in float64 apart.
     if not math.isfinite(squared):
         _check.finite(op, x, name)
     scale = safe_scale(x, squared)
     if scale != 1.0:
         x = x.to(compute_dtype(x.dtype)) / scale
-        squared = float(baseline.sum_of_squares(x))
+        squared = float(norms.squared_norm(x))
     return x, squared, scale
 
 
@@ -124,8 +119,8 @@ def _leading(
         basis = orthonormal(torch.cat([x.to(dtype)[:, None], beside], 1))
         return basis, None, basis
     if columns >= x.shape[mode]:
-        values, vectors = torch.linalg.eigh(direct.gram(x, mode, solve_dtype(x.dtype)))
-        basis = vectors[:, values.numel() - rank :].flip(1).to(dtype)
+        _, vectors = eigenvectors(direct.gram(x, mode, solve_dtype(x.dtype)))
+        basis = vectors[:, :rank].to(dtype)
         return basis, None, basis
     others = [
         gaussian(size, columns, dtype, x.device, rng) for n, size in enumerate(x.shape) if n != mode
@@ -133,8 +128,8 @@ def _leading(
     basis = orthonormal(direct.mttkrp(x, others, mode))
     basis = orthonormal(baseline.cross(x, direct.ttm(x, basis, mode, transpose=True), mode))
     projected = direct.ttm(x, basis, mode, transpose=True)
-    _, vectors = torch.linalg.eigh(direct.gram(projected, mode, solve_dtype(x.dtype)))
-    leading = vectors[:, -rank:].flip(1).to(dtype)
+    _, vectors = eigenvectors(direct.gram(projected, mode, solve_dtype(x.dtype)))
+    leading = vectors[:, :rank].to(dtype)
     return basis @ leading, projected, leading
 
 
@@ -235,8 +230,8 @@ def _by_gram(a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     if a.shape[0] > a.shape[1]:
         u, s, vh = _by_gram(a.mH, rank)
         return vh.mH, s, u.mH
-    _, vectors = torch.linalg.eigh(direct.gram(a, 0, solve_dtype(a.dtype)))
-    u = vectors[:, -rank:].flip(1).to(a.dtype)
+    _, vectors = eigenvectors(direct.gram(a, 0, solve_dtype(a.dtype)))
+    u = vectors[:, :rank].to(a.dtype)
     return _from_subspace(a, u, rank)
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .. import baseline, reconstruct
+from .. import reconstruct
 from ..blocks import by_stride
 from ..ops import norms
 from ..ops.fused import Fused
@@ -71,8 +71,7 @@ class DenseOperand:
         self._trees: dict[Run, Node] = {}
         self._room: Tensor | None = None
         self.fused = fused
-        squared = norms.squared_norm(x)
-        self.squared_norm = float(baseline.sum_of_squares(self._x) if squared is None else squared)
+        self.squared_norm = float(norms.squared_norm(x))
 
     @property
     def place(self) -> Hashable:

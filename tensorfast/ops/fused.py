@@ -17,7 +17,7 @@ from ..precision import compute_dtype
 from ._shared import describe_tensor
 from ._triton import asked_precision
 
-__all__ = ["Fused", "fused_for"]
+__all__ = ["Fused", "fused_for", "judge_sums"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,15 @@ class Fused:
         from ..kernels.judge import State, judge
 
         judge(grams, factor, product, log, State(*state), limits)
+
+
+def judge_sums(
+    sums: Tensor, log: Tensor, state: tuple[Tensor, Tensor, Tensor], limits: Tensor
+) -> None:
+    """End a sweep whose three sums, float64 ``[3]``, are known; as `Fused.judge`."""
+    from ..kernels import judge
+
+    judge.judge_sums(sums, log, judge.State(*state), limits)
 
 
 #: The largest matrix of normal equations that one program factors in reasonable time.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,21 +10,21 @@ import torch
 from torch import Tensor
 
 from .. import _check, arrays
+from ..ahead import graphs
 from ..convergence import StoppingRule, account, in_words
 from ..ops import direct
-from ..precision import compute_dtype, matmul_precision, solve_dtype
+from ..ops.small import orthonormal
+from ..precision import compute_dtype, matmul_precision
 from ..progress import progress_bar
 from ..reconstruct import bring_tucker
 from ..results import TuckerTensor
-from ..svd import gaussian, generator, orthonormal, scaled
-from .shared import bring, exact_error, rescaled, result, true_error
+from ..svd import gaussian, generator, scaled
+from .ahead import hooi_ahead, never_waits
+from .shared import Outcome, bring, exact_error, rescaled, result, true_error
+from .sweep import improved, projections
 from .truncation import order_of_modes, truncate
 
-__all__ = ["hooi"]
-
-#: Powers of a mode's small projected Gram matrix that extend the current factor to the space in
-#: which the new one is sought. With two, an update is as good as an exact one.
-KRYLOV_STEPS = 2
+__all__ = ["hooi", "hooi_plainly"]
 
 
 def hooi(
@@ -106,27 +105,68 @@ def hooi(
         tensor, squared, scale = scaled(op, tensor)
         factors = _initial(op, tensor, ranks, init, seed, squared)
         stop = StoppingRule(tol, compute_dtype(tensor.dtype))
-        projections = _projections(tensor, factors)
-        errors: list[float] = []
-        status = "max_iter"
-        with progress_bar(progress, n_iter_max, callback) as report:
-            for sweep in range(1, n_iter_max + 1):
-                for n in range(tensor.ndim):
-                    projected = next(projections)
-                    factors[n] = _improved(projected, n, factors[n])
-                core = direct.ttm(projected, factors[n], n, transpose=True)
-                error, exact = true_error(tensor, core, factors, squared)
-                errors.append(error)
-                recompute = partial(exact_error, tensor, core, factors, squared)
-                reason = stop.status(errors, exact, recompute)
-                if report is not None:
-                    copies = [arrays.in_kind(f.clone(), x) for f in factors]
-                    reason = "stopped" if report(sweep, errors[-1], copies) else reason
-                if reason is not None:
-                    status = reason
-                    break
-    info = account(status, errors, in_words(status, errors, tol))
-    return result(rescaled(core, scale), factors, info, x)
+        with progress_bar(progress, n_iter_max, _outward(callback, x)) as report:
+            done = _fit(tensor, factors, squared, stop, n_iter_max=n_iter_max, callback=report)
+    message = in_words(done.status, done.errors, tol) + done.remark
+    info = account(done.status, done.errors, message)
+    return result(rescaled(done.core, scale), done.factors, info, x)
+
+
+def _fit(
+    x: Tensor, factors: list[Tensor], squared_norm: float, stop: StoppingRule, **options: Any
+) -> Outcome:
+    """Run sweeps as the device likes them: each judged when it ends, or launched ahead."""
+    ranks = [f.shape[1] for f in factors]
+    if not never_waits(x, ranks):
+        return hooi_plainly(x, factors, squared_norm, stop, **options)
+    # Streams and events are those of the current device.
+    with torch.cuda.device(x.device):
+        capture = graphs(x.device)
+        return hooi_ahead(x, factors, squared_norm, stop, capture=capture, keep=True, **options)
+
+
+def hooi_plainly(
+    x: Tensor,
+    factors: Sequence[Tensor],
+    squared_norm: float,
+    stop: StoppingRule,
+    *,
+    n_iter_max: int,
+    callback: Callable[[int, float, list[Tensor]], bool] | None = None,
+) -> Outcome:
+    """Run sweeps from ``factors`` until a rule says stop, each judged when it ends."""
+    factors = [f.contiguous() for f in factors]
+    projected = projections(x, factors)
+    errors: list[float] = []
+    status = "max_iter"
+    for sweep in range(1, n_iter_max + 1):
+        for n in range(x.ndim):
+            y = next(projected)
+            factors[n] = improved(y, n, factors[n])
+        core = direct.ttm(y, factors[n], n, transpose=True).contiguous()
+        error, exact = true_error(x, core, factors, squared_norm)
+        errors.append(error)
+        recompute = partial(exact_error, x, core, factors, squared_norm)
+        reason = stop.status(errors, exact, recompute)
+        if callback is not None and callback(sweep, errors[-1], factors):
+            reason = "stopped"
+        if reason is not None:
+            status = reason
+            break
+    return Outcome(core, factors, errors, status)
+
+
+def _outward(
+    callback: Callable[[int, float, list[Any]], bool] | None, like: Any
+) -> Callable[[int, float, list[Tensor]], bool] | None:
+    """Show a callback copies of the factors, of the kind of ``x``."""
+    if callback is None:
+        return None
+
+    def report(sweep: int, error: float, factors: list[Tensor]) -> bool:
+        return bool(callback(sweep, error, [arrays.in_kind(f.clone(), like) for f in factors]))
+
+    return report
 
 
 def _initial(
@@ -160,54 +200,3 @@ def _initial(
             )
         _check.finite(op, factor, f"init factors[{n}]")
     return [orthonormal(factor.detach().to(dtype)) for factor in given]
-
-
-def _projections(x: Tensor, factors: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Yield for mode after mode, for ever, ``x`` projected on the factors of all the others.
-
-    The caller replaces the mode's factor before it asks for the next. The cyclic order of modes is
-    cut into runs of N - 1, each served by ``x`` projected on the one factor that stays as it is.
-    """
-    order = itertools.cycle(range(x.ndim))
-    while True:
-        run = tuple(itertools.islice(order, max(1, x.ndim - 1)))
-        outside = [n for n in range(x.ndim) if n not in run]
-        yield from _descend(_project(x, outside, factors), run, factors)
-
-
-def _descend(x: Tensor, run: tuple[int, ...], factors: Sequence[Tensor]) -> Iterator[Tensor]:
-    if len(run) == 1:
-        yield x
-        return
-    cut = len(run) // 2
-    for half, other in ((run[:cut], run[cut:]), (run[cut:], run[:cut])):
-        yield from _descend(_project(x, other, factors), half, factors)
-
-
-def _project(x: Tensor, modes: Sequence[int], factors: Sequence[Tensor]) -> Tensor:
-    """Multiply by the adjoint factors of ``modes``, the one that shrinks most first."""
-    for n in sorted(modes, key=lambda n: factors[n].shape[1] / factors[n].shape[0]):
-        x = direct.ttm(x, factors[n], n, transpose=True)
-    return x
-
-
-def _improved(projected: Tensor, mode: int, factor: Tensor) -> Tensor:
-    """Return leading left singular vectors of a projected tensor's unfolding ``Y``.
-
-    Rayleigh-Ritz on the block Krylov space of ``Y Y^H`` that the current factor spans, or on all of
-    the mode's space where that is no larger.
-    """
-    size, rank = factor.shape
-    if size == rank:
-        return factor
-    rows = projected.movedim(mode, 0).reshape(size, -1)
-    if (KRYLOV_STEPS + 1) * rank >= size:
-        small = direct.gram(rows, 0, solve_dtype(rows.dtype))
-        return torch.linalg.eigh(small).eigenvectors[:, -rank:].flip(1).to(factor.dtype)
-    blocks = [factor]
-    for _ in range(KRYLOV_STEPS):
-        blocks.append(orthonormal(rows @ (rows.mH @ blocks[-1])))
-    basis = orthonormal(torch.cat(blocks, 1))
-    small = direct.gram(basis.mH @ rows, 0, solve_dtype(rows.dtype))
-    vectors = torch.linalg.eigh(small).eigenvectors[:, -rank:].flip(1)
-    return basis @ vectors.to(factor.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -15,7 +15,17 @@ from ..precision import compute_dtype, precision_floor, solve_dtype
 from ..reconstruct import tucker_residual_norm
 from ..results import ConvergenceInfo, TuckerTensor
 
-__all__ = ["bring", "exact_error", "rescaled", "result", "true_error"]
+__all__ = ["Outcome", "bring", "exact_error", "rescaled", "result", "scalars", "true_error"]
+
+
+class Outcome(NamedTuple):
+    """How an iteration ended."""
+
+    core: Tensor
+    factors: list[Tensor]
+    errors: list[float]
+    status: str
+    remark: str = ""
 
 
 def bring(op: str, x: Any) -> Tensor:
@@ -37,20 +47,28 @@ def true_error(
 ) -> tuple[float, bool]:
     """Return ``||x - model|| / ||x||``, and whether it comes from the residual itself.
 
-    ``core`` is ``x`` projected on the factors, so that ``<x, model> = ||core||^2``. Factors are
-    orthonormal up to rounding only: ``||model||^2`` is that plus ``<U_n^H U_n - 1, gram(core, n)>``
-    over the modes, to first order.
+    ``core`` is ``x`` projected on the factors.
     """
-    inner = squared = float(baseline.sum_of_squares(core))
-    for n, factor in enumerate(factors):
-        skew = baseline.gram_of_columns(factor)
-        skew.diagonal().sub_(1)
-        gram = direct.gram(core, n, skew.dtype)
-        squared += float((skew * baseline.conjugate(gram)).sum().real)
+    inner, squared = map(float, scalars(core, factors))
     error = fast_relative_error(squared_norm, inner, squared, x.dtype)
     if error is None:
         return exact_error(x, core, factors, squared_norm), True
     return error, False
+
+
+def scalars(core: Tensor, factors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """``<x, model> = ||core||^2`` and ``||model||^2``, for the projection of ``x`` on the factors.
+
+    Factors are orthonormal up to rounding only: the second is the first plus ``<U_n^H U_n - 1,
+    gram(core, n)>`` over the modes, to first order.
+    """
+    inner = squared = baseline.sum_of_squares(core)
+    for n, factor in enumerate(factors):
+        skew = baseline.gram_of_columns(factor)
+        skew.diagonal().sub_(1)
+        gram = direct.gram(core, n, skew.dtype)
+        squared = squared + (skew * baseline.conjugate(gram)).sum().real
+    return inner, squared
 
 
 def exact_error(x: Tensor, core: Tensor, factors: Sequence[Tensor], squared_norm: float) -> float:

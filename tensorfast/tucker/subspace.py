@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops import direct
+from ..ops.small import eigenvectors
 from ..precision import compute_dtype, solve_dtype
 from ..svd import generator, leading_projection, sketch_pays, tail_cut
 
@@ -56,8 +57,7 @@ def _spectrum(x: Tensor, mode: int) -> tuple[Tensor, Tensor]:
     """Squared singular values, descending, and left singular vectors, by a Gram matrix."""
     if x.shape[mode] ** 2 > x.numel():
         return _orthogonal_spectrum(x, mode)
-    values, vectors = torch.linalg.eigh(direct.gram(x, mode, solve_dtype(x.dtype)))
-    return values.flip(0), vectors.flip(1)
+    return eigenvectors(direct.gram(x, mode, solve_dtype(x.dtype)))
 
 
 def _orthogonal_spectrum(x: Tensor, mode: int) -> tuple[Tensor, Tensor]:

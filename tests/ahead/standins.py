@@ -1,7 +1,9 @@
-"""What a CPU has in place of the device's half: the rule, and recordings."""
+"""What a CPU has in place of the device's half: the rule, the factorisation, and recordings."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from tensorfast.cp.stopping import hadamard
 
 
 def judged(standing, sums):
@@ -22,6 +24,21 @@ def judged(standing, sums):
     standing.count.add_(active)
     standing.previous.copy_(torch.where(active, error, standing.previous))
     standing.active.logical_and_(~attention)
+
+
+def factorize(grams, l2, least, ridge, active):
+    """Do what `kernels.cholesky.factorize` does."""
+    h = hadamard(grams) + l2 * torch.eye(len(grams[0]), dtype=grams[0].dtype)
+    diagonal, identity, mu = h.diagonal(), torch.eye(len(h), dtype=h.dtype), 0.0
+    weight = torch.where(diagonal > 0, diagonal, diagonal.mean() if diagonal.sum() > 0 else 1.0)
+    while True:
+        shifted = h + torch.diag(mu * weight)
+        lower, info = torch.linalg.cholesky_ex(shifted)
+        if not info and bool((lower.diagonal() ** 2 > least * shifted.diagonal()).all()):
+            break
+        mu = 10 * mu if mu else 2 * least
+    ridge.fill_(max(float(ridge), mu))
+    return torch.linalg.solve_triangular(lower, identity, upper=False), mu * weight
 
 
 class Directly:
