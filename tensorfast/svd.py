@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline
 from .ops import direct, norms
-from .ops.small import eigenvectors, orthonormal
+from .ops.small import LARGEST, by_kernels, eigenvectors, orthonormal
 from .precision import compute_dtype, matmul_precision, safe_scale, solve_dtype
 
 __all__ = [
     "generator",
-    "leading_projection",
     "leading_subspace",
     "scaled",
+    "sketch",
     "truncated_svd",
 ]
 
@@ -75,62 +75,76 @@ def scaled(op: str, x: Tensor, name: str = "x") -> tuple[Tensor, float, float]:
     return x, squared, scale
 
 
-def sketch_pays(size: int, rank: int) -> bool:
-    """Whether a sketch of an unfolding with ``size`` rows costs less than its Gram matrix.
+def sketch_pays(x: Tensor, mode: int, rank: int) -> bool:
+    """Whether a sketch of an unfolding costs less than its Gram matrix and the eigenvectors of it.
 
     8 (rank + 8) numel flops against 2 size numel in double precision, which take twice as long;
     below 128 rows neither takes any time. (200^3 on two cores, by mode: at rank 20 14 to 18
     milliseconds against 42 to 52, at rank 58 26 to 40 against 42 to 47, level from rank 80 on.)
+    Where kernels find eigenvectors, whatever is too large for them costs more.
     """
-    return size >= 128 and size > 3 * (rank + OVERSAMPLE)
+    size, columns = x.shape[mode], rank + OVERSAMPLE
+    if by_kernels(x) and columns <= LARGEST < size:
+        return True
+    return size >= 128 and size > 3 * columns
 
 
 def leading_subspace(x: Tensor, mode: int, rank: int, rng: torch.Generator) -> Tensor:
     """Approximate the ``rank <= I_n`` leading left singular vectors of an unfolding.
 
-    A sketch ``Y = unfold(x, n) @ khatri_rao(random)``, then one step of subspace iteration through
-    ``x`` and Rayleigh-Ritz on it. The sketch is an MTTKRP, which forms the test matrix whole,
-    (rank + 8) / I_n of ``x``, only where the mode is first or last in memory. Four reads of ``x``,
-    8 (rank + 8) numel(x) flops. Workspace measured at 300^3 to 600^3, rank 16 to 100: 1 to 1.5
-    times (rank + 8) / I_n of ``x``, in the computing type, and 40 MB of blocks.
+    By a `sketch`, unless the mode is hardly longer than that, or ``x`` is a vector.
     """
-    return _leading(x, mode, rank, rng)[0]
-
-
-def leading_projection(
-    x: Tensor, mode: int, rank: int, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return `leading_subspace`, and ``x`` times its adjoint in ``mode``."""
-    basis, projected, leading = _leading(x, mode, rank, rng)
-    if projected is None:
-        return basis, direct.ttm(x, basis, mode, transpose=True)
-    return basis, direct.ttm(projected, leading, mode, transpose=True)
-
-
-def _leading(
-    x: Tensor, mode: int, rank: int, rng: torch.Generator
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return a basis and, where it comes of a sketch, ``x`` in its space and the basis in that."""
-    columns = rank + OVERSAMPLE
     dtype = compute_dtype(x.dtype)
     if x.ndim == 1:
         # The unfolding is one column: what stands beside it in the basis is arbitrary.
         beside = gaussian(x.shape[0], rank - 1, dtype, x.device, rng)
-        basis = orthonormal(torch.cat([x.to(dtype)[:, None], beside], 1))
-        return basis, None, basis
-    if columns >= x.shape[mode]:
+        return orthonormal(torch.cat([x.to(dtype)[:, None], beside], 1))
+    if rank + OVERSAMPLE >= x.shape[mode]:
         _, vectors = eigenvectors(direct.gram(x, mode, solve_dtype(x.dtype)))
-        basis = vectors[:, :rank].to(dtype)
-        return basis, None, basis
+        return vectors[:, :rank].to(dtype)
+    return sketch(x, mode, rank, rng).basis
+
+
+class Sketch(NamedTuple):
+    """Approximate singular vectors of an unfolding.
+
+    Attributes
+    ----------
+    basis : Tensor, [I_n, rank]
+        Left singular vectors, the leading ones first.
+    squares : Tensor, [rank], float64
+        Squares of their singular values, each at most the true one.
+    projected : Tensor
+        ``x`` times the adjoint basis of the whole sketch in the mode.
+    turn : Tensor, [rank + OVERSAMPLE, rank]
+        What that basis is multiplied by to give ``basis``.
+    """
+
+    basis: Tensor
+    squares: Tensor
+    projected: Tensor
+    turn: Tensor
+
+
+def sketch(x: Tensor, mode: int, rank: int, rng: torch.Generator) -> Sketch:
+    """Approximate the leading left singular vectors of an unfolding, fewer than it has rows.
+
+    ``Y = unfold(x, n) @ khatri_rao(random)``, then one step of subspace iteration through ``x`` and
+    Rayleigh-Ritz on it. ``Y`` is an MTTKRP, which forms the test matrix whole, (rank + 8) / I_n of
+    ``x``, only where the mode is first or last in memory. Four reads of ``x``, 8 (rank + 8)
+    numel(x) flops. Workspace measured at 300^3 to 600^3, rank 16 to 100: 1 to 1.5 times (rank + 8)
+    / I_n of ``x``, in the computing type, and 40 MB of blocks.
+    """
+    columns, dtype = rank + OVERSAMPLE, compute_dtype(x.dtype)
     others = [
         gaussian(size, columns, dtype, x.device, rng) for n, size in enumerate(x.shape) if n != mode
     ]
     basis = orthonormal(direct.mttkrp(x, others, mode))
     basis = orthonormal(baseline.cross(x, direct.ttm(x, basis, mode, transpose=True), mode))
     projected = direct.ttm(x, basis, mode, transpose=True)
-    _, vectors = eigenvectors(direct.gram(projected, mode, solve_dtype(x.dtype)))
-    leading = vectors[:, :rank].to(dtype)
-    return basis @ leading, projected, leading
+    squares, vectors = eigenvectors(direct.gram(projected, mode, solve_dtype(x.dtype)))
+    turn = vectors[:, :rank].to(dtype)
+    return Sketch(basis @ turn, squares[:rank], projected, turn)
 
 
 def truncated_svd(

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 import tensorfast as tf
+from tensorfast import svd
 from tensorfast.svd import (
     generator,
-    leading_projection,
     leading_subspace,
     orthonormal,
     scaled,
+    sketch,
     tail_cut,
 )
 from tensorfast.testing import planted
@@ -264,31 +265,53 @@ def test_leading_subspaces_of_unfoldings(dtype, rank):
 
 
 @pytest.mark.parametrize("mode", range(3))
-@pytest.mark.parametrize("rank", [4, 25], ids=["from a sketch", "from a Gram matrix"])
-def test_the_leading_projection_is_the_tensor_times_the_basis(mode, rank):
+def test_a_sketch_holds_the_tensor_in_its_space(mode):
     x = torch.randn(30, 29, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    basis, projected = leading_projection(x, mode, rank, torch.Generator().manual_seed(1))
-    exact = torch.tensordot(x, basis, dims=([mode], [0])).movedim(-1, mode)
-    torch.testing.assert_close(projected, exact, rtol=1e-12, atol=1e-12)
+    found = sketch(x, mode, 4, torch.Generator().manual_seed(1))
+    exact = torch.tensordot(x, found.basis, dims=([mode], [0])).movedim(-1, mode)
+    turned = torch.tensordot(found.projected, found.turn, dims=([mode], [0])).movedim(-1, mode)
+    torch.testing.assert_close(turned, exact, rtol=1e-12, atol=1e-12)
+    rows = exact.movedim(mode, 0).flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.diag(found.squares), rtol=1e-10, atol=1e-8)
+    true = torch.linalg.svdvals(tf.unfold(x, mode))[:4] ** 2
+    assert bool((found.squares <= true * (1 + 1e-12)).all())
 
 
 @pytest.mark.parametrize("size", [5, 150])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.complex64], ids=str)
-def test_the_leading_projection_of_a_vector(size, dtype):
+def test_the_leading_subspace_of_a_vector(size, dtype):
     """Its unfolding is one column, which is the leading direction."""
     x = torch.randn(size, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
     x = (x if dtype.is_complex else x.real).to(dtype)
     for rank in (1, 3):
-        basis, projected = leading_projection(x, 0, rank, torch.Generator().manual_seed(1))
+        basis = leading_subspace(x, 0, rank, torch.Generator().manual_seed(1))
         assert basis.shape == (size, rank)
         wide = x.to(basis.dtype)
-        torch.testing.assert_close(projected, basis.mH @ wide)
-        held = projected.abs()
+        held = (basis.mH @ wide).abs()
         eps = torch.finfo(basis.dtype).eps
         assert float(held[0]) == pytest.approx(float(wide.norm()), rel=size * eps)
         assert bool((held[1:] <= size * eps * wide.norm()).all())
         gap = basis.mH @ basis - torch.eye(rank, dtype=basis.dtype)
         assert float(gap.abs().max()) <= size * eps
+
+
+@pytest.mark.parametrize(
+    ("shape", "rank", "expected"),
+    [
+        ((100, 9, 9), 4, (False, False)),
+        ((128, 9, 9), 30, (True, True)),
+        ((192, 9, 9), 100, (False, False)),
+        ((193, 9, 9), 100, (False, True)),
+        ((500, 9, 9), 184, (False, True)),
+        ((500, 9, 9), 185, (False, False)),
+    ],
+)
+def test_when_a_sketch_pays(monkeypatch, shape, rank, expected):
+    """Where kernels find eigenvectors, wherever those of the whole mode are not for them."""
+    x = torch.empty(shape)
+    found = [svd.sketch_pays(x, 0, rank)]
+    monkeypatch.setattr(svd, "by_kernels", lambda a: True)
+    assert (*found, svd.sketch_pays(x, 0, rank)) == expected
 
 
 def test_orthonormal_completes_what_vanishes():

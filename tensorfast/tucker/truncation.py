@@ -177,7 +177,7 @@ def truncate(
             factors[n], projected = basis_of_rank(source, n, ranks[n], sequential, rng)
         else:
             share = left / (len(order) - place)
-            factors[n], spent = basis_within(source, n, share, squared_norm)
+            factors[n], spent = basis_within(source, n, share, squared_norm, sequential)
             left -= spent
         if projected is None:
             projected = direct.ttm(core, factors[n], n, transpose=True)

@@ -134,7 +134,8 @@ def test_a_second_fit_of_other_data_in_the_same_place_replays_the_first(shelf, m
 
 
 @pytest.mark.parametrize(
-    ("shape", "rank"), [((64, 40), (4, 4)), ((40, 30, 24), (5, 4, 3)), ((20, 9, 8, 7), (3, 2, 2, 2))]
+    ("shape", "rank"),
+    [((64, 40), (4, 4)), ((40, 30, 24), (5, 4, 3)), ((20, 9, 8, 7), (3, 2, 2, 2))],
 )
 @pytest.mark.parametrize("kind", ["noisy", "exact", "zero", "rank 1"])
 def test_bases_by_cholesky_factors_serve_as_well(monkeypatch, shape, rank, kind):
