@@ -20,8 +20,10 @@ for the launch and the first loads, and not measured yet: 3 us at R = 16, 7 us a
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -33,7 +35,9 @@ from .elimination import ROUNDING, SOUND, diagonal_block, eliminate, form, weigh
 from .indexing import multiple
 from .products import product
 
-__all__ = ["TILE", "factor_blocks_kernel", "factor_tile_kernel", "factorize"]
+__all__ = ["TILE", "factor_blocks_kernel", "factor_tile_kernel", "factorize", "workspace"]
+
+Ints = tuple[int, ...]
 
 #: Largest side that is eliminated as a single tile, and its warps by side: at most 16 elements a
 #: thread.
@@ -224,18 +228,16 @@ def factorize(
     if not 0 < rank <= LARGEST:
         raise ValueError(f"factorize: rank {rank}; expected 1 to {LARGEST}")
     chip = chip_of(like.device) if chip is None else chip
-    shift, matrices = like.new_empty(rank), tuple(g.contiguous() for g in grams)
-    side = BLOCK if rank > TILE else max(BLOCK, triton.next_power_of_2(rank))
-    whole = -(-rank // side) * side
-    rows, square = like.new_empty(2, 4, side), like.new_empty(whole)
-    numbers = (_bits(l2), _bits(least))
+    matrices, numbers = tuple(g.contiguous() for g in grams), (_bits(l2), _bits(least))
+    shapes = _Shapes.of(rank, chip)
+    inverse, shift, h, rows, square = map(like.new_empty, shapes[:5])
     with torch.cuda.device_of(like):
-        if rank <= TILE:
-            inverse = like.new_empty(rank, rank)
+        if shapes.upper is None:
+            side = square.numel()
             factor_tile_kernel[(1,)](
                 matrices,
                 inverse,
-                like.new_empty(side, side),
+                h,
                 shift,
                 ridge,
                 active,
@@ -248,12 +250,10 @@ def factorize(
                 maxnreg=REGISTERS,
             )
             return inverse, shift
-        columns = 128 if chip.double_cores else 64
-        inverse, upper, h = (like.new_empty(whole, whole + columns) for _ in range(3))
         factor_blocks_kernel[(1,)](
             matrices,
             inverse,
-            upper,
+            like.new_empty(shapes.upper),
             h,
             shift,
             ridge,
@@ -261,16 +261,53 @@ def factorize(
             rows,
             square,
             rank,
-            whole + columns,
+            inverse.stride(0),
             *numbers,
             PRECISION="ieee",
             BLOCK_R=BLOCK,
             BLOCK_K=TERMS,
-            BLOCK_C=columns,
+            BLOCK_C=_columns(chip),
             num_warps=WARPS,
             maxnreg=REGISTERS,
         )
     return inverse[:rank, :rank], shift
+
+
+class _Shapes(NamedTuple):
+    """The arrays that `factorize` makes; ``inverse`` and ``shift`` are what it returns.
+
+    ``upper`` is None where there is one tile.
+    """
+
+    inverse: Ints
+    shift: Ints
+    h: Ints
+    rows: Ints
+    square: Ints
+    upper: Ints | None
+
+    @classmethod
+    def of(cls, rank: int, chip: Chip) -> _Shapes:
+        """Return those of a rank."""
+        if rank <= TILE:
+            side = max(BLOCK, triton.next_power_of_2(rank))
+            return cls((rank, rank), (rank,), (side, side), (2, 4, side), (side,), None)
+        whole = -(-rank // BLOCK) * BLOCK
+        blocks = (whole, whole + _columns(chip))
+        return cls(blocks, (rank,), blocks, (2, 4, BLOCK), (whole,), blocks)
+
+
+def workspace(rank: int, chip: Chip) -> tuple[int, int]:
+    """Bytes of what `factorize` returns, and of what it takes besides while it runs."""
+    inverse, shift, *others = (
+        torch.float64.itemsize * math.prod(shape) for shape in _Shapes.of(rank, chip) if shape
+    )
+    return inverse + shift, sum(others)
+
+
+def _columns(chip: Chip) -> int:
+    """Return the columns of a product."""
+    return 128 if chip.double_cores else 64
 
 
 def _bits(number: float) -> int:
