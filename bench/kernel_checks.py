@@ -25,7 +25,7 @@ PROMISED = {"ieee": 2.0**-24, "tf32": 2.0**-10, "bf16": 2.0**-7}
 PTX_TYPES = {"float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 #: Kernels with products of several sizes: how many of each there are no count can tell.
-SEVERAL = ("factor_blocks_kernel", "solve_kernel")
+SEVERAL = ("factor_kernel", "solve_kernel")
 
 _SHAPE = re.compile(r"\.m(\d+)n(\d+)k(\d+)")
 _KIND = re.compile(r"\.kind::(\w+)|\.(\w+)\.\2")

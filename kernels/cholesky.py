@@ -20,8 +20,10 @@ for the launch and the first loads, and not measured yet: 3 us at R = 16, 7 us a
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -33,7 +35,9 @@ from .elimination import ROUNDING, SOUND, diagonal_block, eliminate, form, weigh
 from .indexing import multiple
 from .products import product
 
-__all__ = ["TILE", "factor_blocks_kernel", "factor_tile_kernel", "factorize"]
+__all__ = ["TILE", "factor_kernel", "factorize", "workspace"]
+
+Ints = tuple[int, ...]
 
 #: Largest side that is eliminated as a single tile, and its warps by side: at most 16 elements a
 #: thread.
@@ -76,42 +80,6 @@ def _end(
                 tl.store(inverse_ptr + row * stride + k, nan, k < rank)
 
 
-@triton.jit(do_not_specialize=["rank", "l2", "least"])
-def factor_tile_kernel(
-    grams,
-    inverse_ptr,
-    h_ptr,
-    shift_ptr,
-    ridge_ptr,
-    active_ptr,
-    rows_ptr,
-    square_ptr,
-    rank,
-    l2,
-    least,
-    BLOCK_R: tl.constexpr,
-):
-    """``H`` as a single tile; ``inverse`` is ``[rank, rank]``."""
-    l2, least = _double(l2), _double(least)
-    state, attempt = tl.full([], ROUNDING, tl.int32), tl.full([], 0, tl.int32)
-    ridge, following = tl.full([], 0.0, tl.float64), tl.full([], 0.0, tl.float64)
-    form(grams, h_ptr, BLOCK_R, l2, rank, BLOCK_R, BLOCK_R)
-    # H is complete.
-    tl.debug_barrier()
-    while (state == ROUNDING) & (attempt < ATTEMPTS):
-        ridge = following
-        weigh(h_ptr, shift_ptr, square_ptr, BLOCK_R, ridge, rank, BLOCK_R)
-        # The diagonal is complete.
-        tl.debug_barrier()
-        t = diagonal_block(h_ptr, square_ptr, BLOCK_R, BLOCK_R)
-        state = eliminate(t, square_ptr, rows_ptr, inverse_ptr, None, rank, rank, least, BLOCK_R)
-        # The next attempt overwrites the diagonal and the rows.
-        tl.debug_barrier()
-        following = tl.where(ridge > 0, 10 * ridge, 2 * least)
-        attempt += 1
-    _end(inverse_ptr, shift_ptr, ridge_ptr, active_ptr, state, ridge, rank, rank, BLOCK_R)
-
-
 @triton.jit
 def _terms(acc, left_ptr, right_ptr, stride, first, last, PRECISION: tl.constexpr, K: tl.constexpr):
     """Return ``acc`` less the product of two stretches of rows, the left one transposed."""
@@ -137,8 +105,56 @@ def _solved(acc, inverse_ptr, upper_ptr, stride, PRECISION: tl.constexpr):
     return out + product(w, acc - product(lower, out, PRECISION), PRECISION)
 
 
+@triton.jit
+def _blocks(
+    inverse_ptr,
+    upper_ptr,
+    h_ptr,
+    rows_ptr,
+    square_ptr,
+    rank,
+    stride,
+    least,
+    PRECISION: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Eliminate one row of blocks after the other; return how it ended."""
+    r, c = tl.arange(0, BLOCK_R)[:, None], tl.arange(0, BLOCK_C)[None, :]
+    state, start = tl.full([], SOUND, tl.int32), tl.full([], 0, tl.int32)
+    while (state == SOUND) & (start < rank):
+        start = multiple(start, BLOCK_R)
+        # A block of columns, of which those above the diagonal are what rows are made with.
+        above, square, down = upper_ptr + start, square_ptr + start, start * stride
+        w, u = inverse_ptr + down + start, upper_ptr + down + start
+        t = diagonal_block(h_ptr + down + start, square, stride, BLOCK_R)
+        t = _terms(t, above, above, stride, 0, start, PRECISION, BLOCK_K)
+        state = eliminate(t, square, rows_ptr, w, u, stride, BLOCK_R, least, BLOCK_R)
+        # The block on the diagonal is complete.
+        tl.debug_barrier()
+        if state == SOUND:
+            target = down + r * stride + c
+            for left in range(0, start, BLOCK_C):
+                out = tl.zeros([BLOCK_R, BLOCK_C], tl.float64)
+                right = inverse_ptr + left
+                out = _terms(out, above, right, stride, left, start, PRECISION, BLOCK_K)
+                out = _solved(out, w, u, stride, PRECISION)
+                tl.store(right + target, out, left + c < start)
+            for left in range(start + BLOCK_R, rank, BLOCK_C):
+                right, out = upper_ptr + left, tl.load(h_ptr + left + target)
+                out = _terms(out, above, right, stride, 0, start, PRECISION, BLOCK_K)
+                out = _solved(out, w, u, stride, PRECISION)
+                tl.store(right + target, out)
+                tl.store(inverse_ptr + left + target, tl.zeros_like(out))
+        # The row of blocks is complete.
+        tl.debug_barrier()
+        start += BLOCK_R
+    return state
+
+
 @triton.jit(do_not_specialize=["rank", "stride", "l2", "least"])
-def factor_blocks_kernel(
+def factor_kernel(
     grams,
     inverse_ptr,
     upper_ptr,
@@ -157,47 +173,48 @@ def factor_blocks_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """``H`` by blocks; ``inverse``, ``upper`` and ``h`` have whole ones, and room for one more."""
-    l2, least, stride = _double(l2), _double(least), multiple(stride, BLOCK_R)
+    """``H`` by blocks, of which ``inverse``, ``upper`` and ``h`` have whole ones, and one more.
+
+    As a single tile where there is no ``upper``; ``inverse`` is ``[rank, rank]`` then.
+    """
+    l2, least = _double(l2), _double(least)
+    if upper_ptr is None:
+        stride, h_stride = rank, BLOCK_R
+    else:
+        stride = multiple(stride, BLOCK_R)
+        h_stride = stride
     state, attempt = tl.full([], ROUNDING, tl.int32), tl.full([], 0, tl.int32)
     ridge, following = tl.full([], 0.0, tl.float64), tl.full([], 0.0, tl.float64)
-    r, c = tl.arange(0, BLOCK_R)[:, None], tl.arange(0, BLOCK_C)[None, :]
-    form(grams, h_ptr, stride, l2, rank, BLOCK_R, BLOCK_C)
+    form(grams, h_ptr, h_stride, l2, rank, BLOCK_R, BLOCK_C)
     # H is complete.
     tl.debug_barrier()
     while (state == ROUNDING) & (attempt < ATTEMPTS):
         ridge = following
-        weigh(h_ptr, shift_ptr, square_ptr, stride, ridge, rank, BLOCK_R)
+        weigh(h_ptr, shift_ptr, square_ptr, h_stride, ridge, rank, BLOCK_R)
         # The diagonal is complete.
         tl.debug_barrier()
-        state, start = tl.full([], SOUND, tl.int32), tl.full([], 0, tl.int32)
-        while (state == SOUND) & (start < rank):
-            start = multiple(start, BLOCK_R)
-            # A block of columns, of which those above the diagonal are what rows are made with.
-            above, square, down = upper_ptr + start, square_ptr + start, start * stride
-            w, u = inverse_ptr + down + start, upper_ptr + down + start
-            t = diagonal_block(h_ptr + down + start, square, stride, BLOCK_R)
-            t = _terms(t, above, above, stride, 0, start, PRECISION, BLOCK_K)
-            state = eliminate(t, square, rows_ptr, w, u, stride, BLOCK_R, least, BLOCK_R)
-            # The block on the diagonal is complete.
+        if upper_ptr is None:
+            t = diagonal_block(h_ptr, square_ptr, h_stride, BLOCK_R)
+            state = eliminate(
+                t, square_ptr, rows_ptr, inverse_ptr, None, stride, rank, least, BLOCK_R
+            )
+            # The next attempt overwrites the diagonal and the rows.
             tl.debug_barrier()
-            if state == SOUND:
-                target = down + r * stride + c
-                for left in range(0, start, BLOCK_C):
-                    out = tl.zeros([BLOCK_R, BLOCK_C], tl.float64)
-                    right = inverse_ptr + left
-                    out = _terms(out, above, right, stride, left, start, PRECISION, BLOCK_K)
-                    out = _solved(out, w, u, stride, PRECISION)
-                    tl.store(right + target, out, left + c < start)
-                for left in range(start + BLOCK_R, rank, BLOCK_C):
-                    right, out = upper_ptr + left, tl.load(h_ptr + left + target)
-                    out = _terms(out, above, right, stride, 0, start, PRECISION, BLOCK_K)
-                    out = _solved(out, w, u, stride, PRECISION)
-                    tl.store(right + target, out)
-                    tl.store(inverse_ptr + left + target, tl.zeros_like(out))
-            # The row of blocks is complete.
-            tl.debug_barrier()
-            start += BLOCK_R
+        else:
+            state = _blocks(
+                inverse_ptr,
+                upper_ptr,
+                h_ptr,
+                rows_ptr,
+                square_ptr,
+                rank,
+                stride,
+                least,
+                PRECISION,
+                BLOCK_R,
+                BLOCK_K,
+                BLOCK_C,
+            )
         following = tl.where(ridge > 0, 10 * ridge, 2 * least)
         attempt += 1
     _end(inverse_ptr, shift_ptr, ridge_ptr, active_ptr, state, ridge, stride, rank, BLOCK_R)
@@ -224,36 +241,15 @@ def factorize(
     if not 0 < rank <= LARGEST:
         raise ValueError(f"factorize: rank {rank}; expected 1 to {LARGEST}")
     chip = chip_of(like.device) if chip is None else chip
-    shift, matrices = like.new_empty(rank), tuple(g.contiguous() for g in grams)
-    side = BLOCK if rank > TILE else max(BLOCK, triton.next_power_of_2(rank))
-    whole = -(-rank // side) * side
-    rows, square = like.new_empty(2, 4, side), like.new_empty(whole)
-    numbers = (_bits(l2), _bits(least))
+    matrices, numbers = tuple(g.contiguous() for g in grams), (_bits(l2), _bits(least))
+    shapes, blocks = _Shapes.of(rank, chip), rank > TILE
+    inverse, shift, h, rows, square = map(like.new_empty, shapes[:5])
+    side = rows.shape[-1]
     with torch.cuda.device_of(like):
-        if rank <= TILE:
-            inverse = like.new_empty(rank, rank)
-            factor_tile_kernel[(1,)](
-                matrices,
-                inverse,
-                like.new_empty(side, side),
-                shift,
-                ridge,
-                active,
-                rows,
-                square,
-                rank,
-                *numbers,
-                BLOCK_R=side,
-                num_warps=TILE_WARPS[side],
-                maxnreg=REGISTERS,
-            )
-            return inverse, shift
-        columns = 128 if chip.double_cores else 64
-        inverse, upper, h = (like.new_empty(whole, whole + columns) for _ in range(3))
-        factor_blocks_kernel[(1,)](
+        factor_kernel[(1,)](
             matrices,
             inverse,
-            upper,
+            like.new_empty(shapes.upper) if shapes.upper else None,
             h,
             shift,
             ridge,
@@ -261,16 +257,53 @@ def factorize(
             rows,
             square,
             rank,
-            whole + columns,
+            inverse.stride(0),
             *numbers,
-            PRECISION="ieee",
-            BLOCK_R=BLOCK,
+            PRECISION="ieee" if blocks else None,
+            BLOCK_R=side,
             BLOCK_K=TERMS,
-            BLOCK_C=columns,
-            num_warps=WARPS,
+            BLOCK_C=_columns(chip) if blocks else side,
+            num_warps=WARPS if blocks else TILE_WARPS[side],
             maxnreg=REGISTERS,
         )
     return inverse[:rank, :rank], shift
+
+
+class _Shapes(NamedTuple):
+    """The arrays that `factorize` makes; ``inverse`` and ``shift`` are what it returns.
+
+    ``upper`` is None where there is one tile.
+    """
+
+    inverse: Ints
+    shift: Ints
+    h: Ints
+    rows: Ints
+    square: Ints
+    upper: Ints | None
+
+    @classmethod
+    def of(cls, rank: int, chip: Chip) -> _Shapes:
+        """Return those of a rank."""
+        if rank <= TILE:
+            side = max(BLOCK, triton.next_power_of_2(rank))
+            return cls((rank, rank), (rank,), (side, side), (2, 4, side), (side,), None)
+        whole = -(-rank // BLOCK) * BLOCK
+        blocks = (whole, whole + _columns(chip))
+        return cls(blocks, (rank,), blocks, (2, 4, BLOCK), (whole,), blocks)
+
+
+def workspace(rank: int, chip: Chip) -> tuple[int, int]:
+    """Bytes of what `factorize` returns, and of what it takes besides while it runs."""
+    inverse, shift, *others = (
+        torch.float64.itemsize * math.prod(shape) for shape in _Shapes.of(rank, chip) if shape
+    )
+    return inverse + shift, sum(others)
+
+
+def _columns(chip: Chip) -> int:
+    """Return the columns of a product."""
+    return 128 if chip.double_cores else 64
 
 
 def _bits(number: float) -> int:

@@ -20,7 +20,16 @@ from .devices import ITEMSIZE, LAUNCH, REACHED, Chip, chip_of
 from .indexing import alignment, merged, multiple, offset, plain, span, wide
 from .products import product
 
-__all__ = ["cost", "gram", "gram_kernel", "mode_for", "partial_grams", "splits_for", "tile_for"]
+__all__ = [
+    "cost",
+    "gram",
+    "gram_kernel",
+    "mode_for",
+    "partial_grams",
+    "splits_for",
+    "tile_for",
+    "workspace_in_double",
+]
 
 
 @triton.jit(
@@ -143,9 +152,7 @@ def partial_grams(
     along = ((rows,), (x.stride(mode),))
     unit, at = alignment(x.element_size(), [along, (sizes, strides)])
     tile = tile_for(rows, how, names[1], plain(tuple(x.shape), x.stride(), x.element_size()), chip)
-    parts = splits_for(rows, terms, tile, chip.multiprocessors)
-    per_split = -(-terms // (parts * tile.block_k))
-    parts = -(-terms // (per_split * tile.block_k))
+    parts, per_split = _parts(rows, terms, tile, chip)
     out = x.new_empty(parts, rows, rows, dtype=dtype)
     side = -(-rows // tile.block_m)
     with torch.cuda.device_of(x):
@@ -169,6 +176,21 @@ def partial_grams(
             maxnreg=tile.registers,
         )
     return out
+
+
+def _parts(rows: int, terms: int, tile: Tile, chip: Chip) -> tuple[int, int]:
+    """Return how many partial results there are, and the blocks of terms of each."""
+    parts = splits_for(rows, terms, tile, chip.multiprocessors)
+    per_split = -(-terms // (parts * tile.block_k))
+    return -(-terms // (per_split * tile.block_k)), per_split
+
+
+def workspace_in_double(shape: tuple[int, int], dtype: str, chip: Chip) -> int:
+    """Bytes of the `partial_grams`, float64, of the columns of a C-ordered matrix."""
+    terms, rows = shape
+    simple = plain(shape, (rows, 1), ITEMSIZE[dtype])
+    tile = tile_for(rows, mode_for(dtype, "float64", "ieee", chip), "float64", simple, chip)
+    return _parts(rows, terms, tile, chip)[0] * rows * rows * ITEMSIZE["float64"]
 
 
 def cost(

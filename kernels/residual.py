@@ -37,6 +37,7 @@ __all__ = [
     "residual",
     "residual_kernel",
     "tile_for",
+    "workspace",
 ]
 
 Ints = tuple[int, ...]
@@ -359,3 +360,12 @@ def cost(
     size = math.prod(shape)
     way = _plan(shape, strides, dtype, computing, rank, chip)
     return 2.0 * size * rank, float(size * ITEMSIZE[dtype]), way.seconds
+
+
+def workspace(shape: Ints, strides: Ints, rank: int, dtype: str, double: bool, chip: Chip) -> int:
+    """Bytes that `residual` takes, of two modes or more and factors of the computing type."""
+    computing = "float64" if double or dtype == "float64" else "float32"
+    way = _plan(shape, strides, dtype, computing, rank, chip)
+    columns = (rank if double and dtype != "float64" else 0) + (way.walk.rank if way.fill else 0)
+    sums = (way.programs + 1) * ITEMSIZE["float64"]
+    return sum(shape) * columns * ITEMSIZE[computing] + sums

@@ -296,11 +296,11 @@ def slab_pass(
 ) -> Pass:
     """Update the factor of ``mode`` exactly, then contract ``x`` to the modes ``group`` with it.
 
-    ``factors[n]`` ``[I_n, R]`` are all current; ``x`` has any strides. ``inverse`` is ``H^-1`` and
-    ``shift [R]`` the weights of the current rows on the right side, both float64. ``chip`` is that
-    of ``x`` and ``way`` is `plan`'s if not given.
+    ``factors[n]`` ``[I_n, R]`` are all current; ``x`` has any strides. That ``mode`` and ``group``
+    are different modes, and leave at least one, is the caller's to check. ``inverse`` is ``H^-1``
+    and ``shift [R]`` the weights of the current rows on the right side, both float64. ``chip`` is
+    that of ``x`` and ``way`` is `plan`'s if not given.
     """
-    _check(x.ndim, mode, group)
     rank, shape = inverse.shape[0], tuple(x.shape)
     p = way or plan(Contraction.of(x, (mode, *group), rank, precision, chip))
     tile, block_j = p.tile, p.tile.block_m // p.together
@@ -345,16 +345,6 @@ def slab_pass(
         )
     partial = z.sum(0).transpose(1, 2).flatten(2).flatten(0, 1)[: b.shape[0], :rank]
     return Pass(new, m, partial.contiguous().view(*(shape[n] for n in p.group), rank))
-
-
-def _check(ndim: int, mode: int, group: Sequence[int]) -> None:
-    given, kept = f"slab_pass: mode {mode} and group {tuple(group)}", {mode, *group}
-    if not group:
-        raise ValueError("slab_pass: group is empty; expected at least one mode")
-    if len(kept) <= len(group) or not kept <= set(range(ndim)):
-        raise ValueError(f"{given} for x with {ndim} modes; expected different modes of x")
-    if len(kept) == ndim:
-        raise ValueError(f"{given} are all {ndim} modes of x; expected at least one besides")
 
 
 def _khatri_rao(a: Tensor, b: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ matrix; bytes: ``M`` and the factor once, and the current factor where there is 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import triton
@@ -22,11 +23,13 @@ import triton.language as tl
 from torch import Tensor
 
 from .devices import Chip, chip_of
-from .gram import partial_grams
+from .gram import partial_grams, workspace_in_double
 from .indexing import multiple
 from .products import product
 
-__all__ = ["add_grams", "add_grams_kernel", "apply", "solve", "solve_kernel"]
+__all__ = ["add_grams", "add_grams_kernel", "apply", "solve", "solve_kernel", "workspace"]
+
+Ints = tuple[int, ...]
 
 #: Rows of a tile, and warps.
 ROWS, WARPS = 16, 8
@@ -191,19 +194,12 @@ def solve(
     """Write the factor; return what adds up to its Gram matrix, ``gram`` itself, or None of it."""
     rows, rank = factor.shape
     matrices = (mttkrp.contiguous(), current.contiguous())
-    widest = 64 if chip.double_cores else 32
-    tiles, fits = -(-rows // ROWS), rank <= widest
-    alone = fits and tiles <= ALONE
-    programs = 1 if alone else min(tiles, FILL * chip.multiprocessors)
-    columns = max(16, triton.next_power_of_2(rank)) if fits else widest
-    # Beside a Gram matrix of 64 columns registers hold no more than 16 terms, nor do they of
-    # multiply-adds, where a thread holds all terms of its rows and columns.
-    terms = 32 if chip.double_cores and not (fits and columns == 64) else 16
-    parts = gram if alone or not fits else gram.new_empty(programs, rank, rank)
+    way = _Way.of(rows, rank, chip)
+    parts = gram if way.parts is None else gram.new_empty(way.parts)
     with torch.cuda.device_of(factor):
-        solve_kernel[(programs,)](
+        solve_kernel[(way.programs,)](
             matrices[0],
-            gram.new_empty(programs, ROWS, -(-rank // columns) * columns),
+            gram.new_empty(way.first),
             matrices[1],
             factor,
             parts,
@@ -214,15 +210,62 @@ def solve(
             rank,
             inverse.stride(0),
             UNIT=math.gcd(rank, *(16 // m.element_size() for m in (*matrices, factor))),
-            GRAM=("all" if alone else "lower") if fits else "",
+            GRAM=way.gram,
             PRECISION="ieee",
             BLOCK_I=ROWS,
-            BLOCK_K=terms,
-            BLOCK_R=columns,
+            BLOCK_K=way.terms,
+            BLOCK_R=way.columns,
             num_warps=WARPS,
             maxnreg=REGISTERS,
         )
-    return parts if fits else None
+    return parts if way.gram else None
+
+
+class _Way(NamedTuple):
+    """How a factor is solved for.
+
+    Attributes
+    ----------
+    programs, columns, terms : int
+        The size of the grid, and the columns and terms of a product.
+    gram : str
+        What of the Gram matrix comes with it, ``GRAM`` of the kernel.
+    first : tuple of int
+        The shape of what holds the first products.
+    parts : tuple of int or None
+        That of the parts of the Gram matrix; None where there are none besides itself.
+    """
+
+    programs: int
+    columns: int
+    terms: int
+    gram: str
+    first: Ints
+    parts: Ints | None
+
+    @classmethod
+    def of(cls, rows: int, rank: int, chip: Chip) -> _Way:
+        """Return the way for a factor of this shape."""
+        widest = 64 if chip.double_cores else 32
+        tiles, fits = -(-rows // ROWS), rank <= widest
+        gram = ("all" if tiles <= ALONE else "lower") if fits else ""
+        programs = 1 if gram == "all" else min(tiles, FILL * chip.multiprocessors)
+        columns = max(16, triton.next_power_of_2(rank)) if fits else widest
+        # Beside a Gram matrix of 64 columns registers hold no more than 16 terms, nor do they of
+        # multiply-adds, where a thread holds all terms of its rows and columns.
+        terms = 32 if chip.double_cores and not (fits and columns == 64) else 16
+        first = (programs, ROWS, -(-rank // columns) * columns)
+        parts = (programs, rank, rank) if gram == "lower" else None
+        return cls(programs, columns, terms, gram, first, parts)
+
+
+def workspace(rows: int, rank: int, dtype: str, chip: Chip) -> int:
+    """Bytes that `apply` takes for a factor of this shape and type."""
+    way = _Way.of(rows, rank, chip)
+    elements = math.prod(way.first) + (math.prod(way.parts) if way.parts else 0)
+    # For what comes in launches of its own, the first products make room.
+    later = 0 if way.gram else workspace_in_double((rows, rank), dtype, chip)
+    return max(torch.float64.itemsize * elements, later)
 
 
 def add_grams(parts: Tensor, gram: Tensor, active: Tensor) -> None:

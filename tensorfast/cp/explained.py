@@ -15,6 +15,7 @@ from ..ops.fused import fused_for
 from ..precision import compute_dtype
 from .operand import schedule_of
 from .plan import cost
+from .workspace import workspace
 
 __all__ = ["FitPlan", "planned"]
 
@@ -35,8 +36,8 @@ class FitPlan:
     seconds : float
         What a sweep is expected to take, by data sheets.
     workspace : int
-        Bytes of partial results and of the state of the fit, besides ``x``; a graph's partial
-        results stand beside those of the first cycle.
+        Bytes that the fit takes besides ``x``: partial results and the state of the fit; of the
+        kernels' engine all that its sweeps, and what is between them, ask of torch's allocator.
     """
 
     engine: str
@@ -69,19 +70,19 @@ def planned(
     free = tuple(n for n in range(tensor.ndim) if n not in fixed)
     fused = fused_for(tensor, rank, precision)
     schedule = schedule_of(tensor, rank, free, fused)
-    itemsize = compute_dtype(tensor.dtype).itemsize
-    seconds, room = schedule.seconds, schedule.workspace
-    if fused is None:
-        sizes = tuple(tensor.shape)
+    if fused is not None:
+        seconds, taken = schedule.seconds, workspace(fused, tensor, rank, schedule)
+    else:
+        sizes, itemsize = tuple(tensor.shape), compute_dtype(tensor.dtype).itemsize
         seconds, largest = cost(schedule, sizes, rank, itemsize, axes=by_stride(tensor))
-        room = largest * itemsize
+        taken = largest * itemsize + _state(tensor, rank, itemsize)
     runs = " ".join("".join(map(str, run)) for run in schedule.runs)
     return FitPlan(
         engine="kernels" if fused is not None and not line_search else "torch",
         schedule=f"{schedule.name} ({runs})",
         reads=schedule.reads,
         seconds=seconds,
-        workspace=room + _state(tensor, rank, itemsize),
+        workspace=taken,
     )
 
 

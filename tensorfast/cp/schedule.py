@@ -42,15 +42,12 @@ class Schedule:
         Sweeps in one cycle of ``runs``.
     seconds : float
         What the contractions of a sweep are expected to take on a GPU; 0 where nothing is.
-    workspace : int
-        Bytes that they take besides the tensor there.
     """
 
     name: str
     runs: tuple[Run, ...]
     sweeps: int
     seconds: float = field(default=0.0, compare=False)
-    workspace: int = field(default=0, compare=False)
 
     @property
     def reads(self) -> float:

@@ -98,8 +98,10 @@ class Node:
             yield self.run[0], partial
             return
         for half in self.halves:
-            below = half.from_partial(partial, factors, contract)
-            yield from half.mttkrps(below, factors, contract)
+            # Without a name, so that it is gone when the other half is made.
+            yield from half.mttkrps(
+                half.from_partial(partial, factors, contract), factors, contract
+            )
 
 
 def contraction_tree(axes: Sequence[int], run: Run, sizes: Sequence[int]) -> Node:

@@ -47,23 +47,26 @@ class Fused:
         return contract_partial(p, lo, hi, factors)
 
     def expected(self, x: Tensor, kept: Sequence[int], rank: int) -> tuple[float, int]:
-        """Predict a contraction of ``x`` to the modes ``kept``: seconds, and elements it takes."""
+        """Predict a contraction of ``x`` to the modes ``kept``: seconds, and bytes it takes."""
         from ..kernels.plan import Contraction, plan
 
         c = Contraction.of(x, kept, rank, self.precision)
         p = plan(c)
-        return p.seconds, c.length(kept) * rank * (1 if p.splits == 1 else 1 + p.splits)
+        results = c.length(kept) * rank * (1 if p.splits == 1 else 1 + p.splits)
+        return p.seconds, results * c.computing
 
     def expected_partial(
         self, x: Tensor, sizes: Sequence[int], lo: int, hi: int, rank: int
     ) -> tuple[float, int]:
-        """Predict a contraction of axes ``lo ... hi-1`` of a partial result of these sizes."""
+        """Predict one of axes ``lo ... hi-1`` of a partial result of these sizes, likewise."""
         from ..kernels.devices import chip_of
         from ..kernels.partial import expected
 
         kept = math.prod(sizes[:lo]) * math.prod(sizes[hi:]) * rank
         itemsize = compute_dtype(x.dtype).itemsize
-        return expected(kept, math.prod(sizes[lo:hi]), itemsize, chip_of(x.device))
+        chip = chip_of(x.device)
+        seconds, elements = expected(kept, math.prod(sizes[lo:hi]), itemsize, chip)
+        return seconds, elements * itemsize
 
     def solve(
         self,
@@ -86,6 +89,24 @@ class Fused:
 
         inverse, shift = factorize(grams, l2_reg, least, ridge, active)
         apply(product, factor, inverse, shift, active, factor, gram)
+
+    def workspace_of_solve(self, x: Tensor, rows: int, rank: int) -> int:
+        """Predict the bytes that `solve` takes for a factor of this many rows."""
+        from ..kernels import cholesky, solve
+        from ..kernels.devices import chip_of
+
+        chip = chip_of(x.device)
+        dtype = str(compute_dtype(x.dtype)).removeprefix("torch.")
+        kept, besides = cholesky.workspace(rank, chip)
+        return kept + max(besides, solve.workspace(rows, rank, dtype, chip))
+
+    def workspace_of_residual(self, x: Tensor, rank: int) -> int:
+        """Predict the bytes that the distance to a model takes, formed in double precision."""
+        from ..kernels.devices import chip_of
+        from ..kernels.residual import workspace
+
+        dtype = str(x.dtype).removeprefix("torch.")
+        return workspace(tuple(x.shape), x.stride(), rank, dtype, True, chip_of(x.device))
 
     def judge(
         self,

@@ -23,8 +23,9 @@ def test_a_fit_on_a_gpu_is_planned_by_its_kernels():
         plan = tf.explain("cp_als", x, 32)
         assert plan.engine == "kernels"
         assert plan.schedule == "multi_sweep (01 20 12)"
-        # The partial result of two modes, 33 MB, and little besides.
-        assert 512 * 512 * 32 * 4 < plan.workspace < 1.2 * 512 * 512 * 32 * 4
+        # The partial result of two modes, 33 MB, of the first cycle and of the graphs, and little
+        # besides.
+        assert 1 < plan.workspace / (2 * 512 * 512 * 32 * 4) < 1.05
         assert 1.5 * 512**3 * 4 / 4.8e12 < plan.seconds < 1e-3
         assert tf.explain("cp_als", x, 32, line_search=True).engine == "torch"
         assert tf.explain("cp_als", x.to(torch.complex64), 32).engine == "torch"

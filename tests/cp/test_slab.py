@@ -92,6 +92,7 @@ def test_half_precision_and_strided_slices_are_lifted(mode):
         ([1, 1], r"mode 0 and group \(1, 1\) for x with 3 modes; expected different modes of x"),
         ([3], r"mode 0 and group \(3,\) for x with 3 modes; expected different modes of x"),
         ([-1], r"mode 0 and group \(-1,\) for x with 3 modes; expected different modes of x"),
+        ([0, 1], r"mode 0 and group \(0, 1\) for x with 3 modes; expected different modes of x"),
         ([1, 2], r"mode 0 and group \(1, 2\) are all 3 modes of x; expected at least one besides"),
     ],
 )

@@ -254,23 +254,3 @@ def test_three_passes_make_two_sweeps_of_plain_als(dtype, order):
 def normal_matrix(factors, mode):
     grams = [baseline.gram_of_columns(f) for n, f in enumerate(factors) if n != mode]
     return hadamard(grams)
-
-
-@pytest.mark.parametrize(
-    ("mode", "group", "message"),
-    [
-        (0, (), "group is empty"),
-        (0, (0, 1), r"mode 0 and group \(0, 1\) for x with 4 modes; expected different modes"),
-        (0, (1, 1), r"mode 0 and group \(1, 1\) for x with 4 modes; expected different modes"),
-        (0, (4,), r"mode 0 and group \(4,\) for x with 4 modes; expected different modes"),
-        (-1, (1,), r"mode -1 and group \(1,\) for x with 4 modes; expected different modes"),
-        (0, (1, 2, 3), r"mode 0 and group \(1, 2, 3\) are all 4 modes of x; expected at least one"),
-    ],
-)
-def test_modes_that_make_no_pass_are_refused(mode, group, message):
-    x = normal((3, 3, 3, 3))
-    factors, inverse = problem(x, 2, 0)
-    with pytest.raises(ValueError, match=f"slab_pass: {message}"):
-        slab.slab_pass(x, factors, mode, group, inverse)
-    with pytest.raises(ValueError, match=f"slab_pass: {message}"):
-        schedule.slab_pass(x, factors, mode, group, lambda product, current: product)

@@ -105,13 +105,13 @@ def test_blocks_are_as_stable_as_substitution(monkeypatch):
 
     Held in extended precision to ``|L L^T - H| <= c R u |L| |L^T|``.
     """
-    kernel, seen = cholesky.factor_blocks_kernel, []
+    kernel, seen = cholesky.factor_kernel, []
 
     class Recorder:
         def __getitem__(self, grid):
             return lambda *args, **options: seen.append(args) or kernel[grid](*args, **options)
 
-    monkeypatch.setattr(cholesky, "factor_blocks_kernel", Recorder())
+    monkeypatch.setattr(cholesky, "factor_kernel", Recorder())
     x = torch.linspace(0, 1, 300, dtype=torch.float64)[:, None]
     powers = x ** (torch.arange(100) % 16) + 1e-6 * drawn((300, 100), torch.float64)
     powers[:, 16:] += 0.2 * drawn((300, 84), torch.float64, 1)
