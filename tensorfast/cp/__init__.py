@@ -23,6 +23,7 @@ from .explained import planned
 from .init import initial_factors
 from .operand import DenseOperand
 from .update import LeastSquares, not_finite
+from .workspace import workspace
 
 __all__ = ["cp_als"]
 
@@ -177,6 +178,7 @@ def cp_als(
         shown = _outward(callback, x, kept, unit)
         with progress_bar(progress, n_iter_max, shown) as report:
             factors, info = _fit(
+                tensor,
                 operand,
                 start,
                 _scaled_l2(l2_reg, unit, tensor.ndim),
@@ -199,6 +201,7 @@ def cp_als(
 
 
 def _fit(
+    x: Tensor,
     operand: DenseOperand,
     start: Sequence[Tensor],
     l2_reg: float,
@@ -210,9 +213,12 @@ def _fit(
     if fused is None or line_search:
         return als(operand, start, LeastSquares(l2_reg), line_search=line_search, **options)
     # Streams and events are those of the current device.
+    rank = start[0].shape[1]
     with torch.cuda.device(operand.device):
         algebra, capture = FusedAlgebra(fused, l2_reg), graphs(operand.device)
-        options |= {"monotone": not l2_reg, "problem": (operand.place, l2_reg)}
+        schedule = operand.schedule(rank, options["free"])
+        keep = (operand.place, l2_reg), workspace(fused, x, rank, schedule)
+        options |= {"monotone": not l2_reg, "schedule": schedule, "keep": keep}
         return als_ahead(operand, start, algebra, capture=capture, **options)
 
 

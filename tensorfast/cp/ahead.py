@@ -36,23 +36,23 @@ def als_ahead(
     monotone: bool = True,
     schedule: Schedule | None = None,
     capture: Capture | None = None,
-    problem: Hashable = None,
+    keep: tuple[Hashable, int] | None = None,
     callback: Callable[[int, float, list[Tensor]], bool] | None = None,
     chunk: int | None = None,
 ) -> tuple[list[Tensor], ConvergenceInfo]:
     """Run the sweeps of `als`, launched in chunks.
 
     ``capture`` records a sweep to be replayed. A ``chunk`` is as many sweeps as keep the device
-    busy if not given; with a ``callback`` each sweep is waited for. ``problem`` is all that a
-    recording depends on besides schedule and shapes: the recorded sweeps are kept for the next fit
-    of that.
+    busy if not given; with a ``callback`` each sweep is waited for. To ``keep`` what was recorded
+    for the next fit takes all that it depends on besides schedule and shapes, and its bytes.
     """
     free = sorted(free)
     if schedule is None:
         schedule = operand.schedule(factors[0].shape[1], free)
     chunk = chunk or sweeps_of_chunk(schedule.seconds)
+    problem, nbytes = keep or (None, 0)
     key = (problem, schedule, tuple(free), chunk, *(f.shape for f in factors))
-    kept = None if problem is None else RECORDED.take(key)
+    kept = RECORDED.take(key) if keep else None
     fit = Iterate.room_for(operand, factors, rows=chunk) if kept is None else kept.state
     fit.begin(operand, factors, tol)
     recorded = () if kept is None else kept.recorded
@@ -75,10 +75,10 @@ def als_ahead(
     remark = f"No graph of the sweep was made: {sweeps.trouble}." if sweeps.trouble else ""
     ridge = float(fit.ridge)
     info = conclude(status, errors, operand.dtype, tol, ridge, watch, fit.grams, remark)
-    if problem is None or not sweeps.complete:
+    if not (keep and sweeps.complete and RECORDED.holds(nbytes)):
         return fit.factors, info
     own = [f.clone() for f in fit.factors]
-    RECORDED.put(key, Kept.now(fit, sweeps.recorded, schedule.workspace + fit.nbytes))
+    RECORDED.put(key, Kept.now(fit, sweeps.recorded, nbytes))
     return own, info
 
 

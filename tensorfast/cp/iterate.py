@@ -50,9 +50,3 @@ class Iterate:
             gram.copy_(baseline.gram_of_columns(own))
         self.ridge.zero_()
         self.standing.begin(operand.squared_norm, operand.dtype, tol)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all of it."""
-        parts = (*self.factors, *self.grams, self.standing.log)
-        return sum(part.nbytes for part in parts)

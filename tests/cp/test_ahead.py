@@ -270,7 +270,7 @@ def test_a_second_fit_of_other_data_in_the_same_place_replays_the_first(shelf, s
         x.copy_(data)
         algebra = Unread()
         ahead = als_ahead(
-            DenseOperand(x), start, algebra, problem="x", capture=Tape, chunk=3, **options
+            DenseOperand(x), start, algebra, keep=("x", 10), capture=Tape, chunk=3, **options
         )
         plain = als(DenseOperand(x), start, LeastSquares(), **options)
         equal(plain, ahead)
@@ -288,32 +288,39 @@ def test_what_is_kept_is_of_one_problem_only(shelf):
 
     def fit(start, **changed):
         made = algebra.updates
-        options = {"n_iter_max": 9, "tol": 0, "free": range(3), "problem": "x", "chunk": 3}
+        options = {"n_iter_max": 9, "tol": 0, "free": range(3), "keep": ("x", 10), "chunk": 3}
         als_ahead(DenseOperand(x), start, algebra, capture=Tape, **(options | changed))
         return algebra.updates > made
 
     assert fit(start)
     assert not fit(start)
-    assert fit(start, problem="y")
+    assert fit(start, keep=("y", 10))
     assert fit(start, free=[0, 2])
     assert fit(start, chunk=4)
     assert fit(start, schedule=list(all_schedules(range(3)))[-1])
     assert fit(wider)
     assert not fit(wider)
     assert not fit(start)
-    assert fit(start, problem=None)
+    assert fit(start, keep=None)
+
+
+def test_a_fit_that_is_too_large_is_not_kept(shelf):
+    x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
+    options = {"n_iter_max": 9, "tol": 0, "free": range(3), "keep": ("x", 1 << 26)}
+    als_ahead(DenseOperand(x), start, Unread(), capture=Tape, **options)
+    assert len(shelf) == 0
 
 
 def test_a_fit_that_was_too_short_to_be_recorded_is_not_kept(shelf):
     x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
-    options = {"n_iter_max": 1, "tol": 0, "free": range(3), "problem": "x"}
+    options = {"n_iter_max": 1, "tol": 0, "free": range(3), "keep": ("x", 10)}
     als_ahead(DenseOperand(x), start, Unread(), capture=Tape, **options)
     assert len(shelf) == 0
 
 
 def test_a_fit_within_the_callback_of_another_has_sweeps_of_its_own(shelf):
     x, start = problem((7, 6, 8), 3, 0.3, torch.float64)
-    options = {"n_iter_max": 9, "tol": 0, "free": range(3), "problem": "x", "chunk": 1}
+    options = {"n_iter_max": 9, "tol": 0, "free": range(3), "keep": ("x", 10), "chunk": 1}
     options["capture"] = Tape
     alone = als_ahead(DenseOperand(x), start, Unread(), **options)
 
