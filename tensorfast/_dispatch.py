@@ -213,16 +213,16 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     Parameters
     ----------
     op : str or callable
-        ``"mttkrp"`` or ``tensorfast.mttkrp``; likewise ``ttm``, ``khatri_rao``, ``gram``, and
-        ``cp_als``.
+        ``"mttkrp"`` or ``tensorfast.mttkrp``; likewise ``ttm``, ``khatri_rao``, ``gram``,
+        ``cp_als`` and ``hooi``.
     *args, **kwargs
         The arguments that the operation would be called with.
 
     Returns
     -------
     Explanation
-        Prints as a table. Of ``cp_als`` a `cp.explained.FitPlan`: engine, schedule, predicted
-        seconds of a sweep and bytes of workspace.
+        Prints as a table. Of ``cp_als`` and ``hooi`` a `results.FitPlan`: engine, schedule,
+        predicted seconds of a sweep and bytes of workspace.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""What a decomposition returns: factors, and an honest account of how they were reached."""
+"""What a decomposition returns: factors, and an honest account of how they were reached.
+
+Also what `tensorfast.explain` tells beforehand.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CPTensor", "ConvergenceInfo", "TuckerTensor"]
+__all__ = ["CPTensor", "ConvergenceInfo", "FitPlan", "TuckerTensor"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,43 @@ class ConvergenceInfo:
     def __repr__(self) -> str:
         error = f"{self.rel_errors[-1]:.3e}" if self.rel_errors else "none"
         return f"ConvergenceInfo(status={self.status!r}, n_iter={self.n_iter}, rel_error={error})"
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How a fit would run.
+
+    Attributes
+    ----------
+    method : str
+        ``"cp_als"`` or ``"hooi"``.
+    engine : str
+        ``"kernels"``, those of the GPU, in sweeps launched ahead of their errors; or ``"torch"``,
+        sweep by sweep.
+    schedule : str
+        Name of the schedule, and the modes that each contraction of ``x`` serves.
+    reads : float
+        Contractions of ``x`` in a sweep.
+    seconds : float
+        What the contractions of a sweep are expected to take, by data sheets.
+    workspace : int
+        Bytes that the fit takes besides ``x``: partial results and the state of the fit; of the
+        kernels' engine all that its sweeps, and what is between them, ask of torch's allocator.
+    """
+
+    method: str
+    engine: str
+    schedule: str
+    reads: float
+    seconds: float
+    workspace: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method} by {self.engine}: {self.schedule}, {self.reads:.2f} reads of x a "
+            f"sweep, predicted {self.seconds:.2e} s a sweep, workspace "
+            f"{self.workspace / 1e6:.3g} MB"
+        )
 
 
 class _Pair:

@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "tensorfast.svd": ENGINE,
     "tensorfast.metrics": (*ENGINE, "scipy"),
     "tensorfast.cp": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
-    "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd"),
+    "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
     "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),
 }

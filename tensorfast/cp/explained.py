@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,44 +12,12 @@ from .. import _check, arrays
 from ..blocks import by_stride
 from ..ops.fused import fused_for
 from ..precision import compute_dtype
+from ..results import FitPlan
 from .operand import schedule_of
 from .plan import cost
 from .workspace import workspace
 
-__all__ = ["FitPlan", "planned"]
-
-
-@dataclass(frozen=True)
-class FitPlan:
-    """How a fit would run.
-
-    Attributes
-    ----------
-    engine : str
-        ``"kernels"``, those of the GPU, in sweeps launched ahead of their errors; or ``"torch"``,
-        sweep by sweep.
-    schedule : str
-        Name of the schedule, and the modes that each contraction of ``x`` serves.
-    reads : float
-        Contractions of ``x`` in a sweep.
-    seconds : float
-        What a sweep is expected to take, by data sheets.
-    workspace : int
-        Bytes that the fit takes besides ``x``: partial results and the state of the fit; of the
-        kernels' engine all that its sweeps, and what is between them, ask of torch's allocator.
-    """
-
-    engine: str
-    schedule: str
-    reads: float
-    seconds: float
-    workspace: int
-
-    def __str__(self) -> str:
-        return (
-            f"cp_als by {self.engine}: {self.schedule}, {self.reads:.2f} reads of x a sweep, "
-            f"predicted {self.seconds:.2e} s a sweep, workspace {self.workspace / 1e6:.3g} MB"
-        )
+__all__ = ["planned"]
 
 
 def planned(
@@ -78,6 +45,7 @@ def planned(
         taken = largest * itemsize + _state(tensor, rank, itemsize)
     runs = " ".join("".join(map(str, run)) for run in schedule.runs)
     return FitPlan(
+        method="cp_als",
         engine="kernels" if fused is not None and not line_search else "torch",
         schedule=f"{schedule.name} ({runs})",
         reads=schedule.reads,

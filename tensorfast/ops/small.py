@@ -34,7 +34,8 @@ def by_kernels(a: Tensor) -> bool:
 
 @cache
 def _served(device: torch.device, dtype: torch.dtype) -> bool:
-    return not reasons(describe_tensor("small", torch.empty(1, 1, dtype=dtype, device=device)))
+    empty = torch.empty(1, 1, dtype=dtype, device=device)
+    return not reasons(describe_tensor("small", empty, rank=1))
 
 
 def orthonormal(a: Tensor) -> Tensor:

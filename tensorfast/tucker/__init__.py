@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._dispatch import describe_method
 from ..results import TuckerTensor
+from .explained import planned
 from .iteration import hooi
 from .truncation import hosvd, sthosvd
 
@@ -61,3 +63,6 @@ def tucker(
         return hooi(x, rank)
     start = sthosvd(x, tol=tol)
     return hooi(x, start.rank, init=start)
+
+
+describe_method("hooi", planned)

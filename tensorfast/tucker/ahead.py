@@ -14,8 +14,9 @@ from ..convergence import StoppingRule
 from ..ops import direct
 from ..ops.fused import judge_sums
 from ..ops.small import LARGEST, by_kernels
+from .plan import cost
 from .shared import Outcome, exact_error, scalars
-from .sweep import improved, projections, sweeps_of_cycle, trial_space, workspace
+from .sweep import improved, projections, sweeps_of_cycle, trial_space
 
 __all__ = ["RECORDED", "hooi_ahead", "never_waits"]
 
@@ -102,7 +103,7 @@ def hooi_ahead(
     remark = f" No graph of the sweep was made: {sweeps.trouble}." if sweeps.trouble else ""
     core, *factors = (t.clone() for t in (fit.core, *fit.factors))
     if keep and sweeps.complete:
-        nbytes = workspace(x.shape, fit.core.shape, fit.core.element_size())
+        nbytes = cost(x, fit.core.shape).workspace
         RECORDED.put(key, Kept.now(fit, sweeps.recorded, nbytes))
     return Outcome(core, factors, errors, status, remark)
 

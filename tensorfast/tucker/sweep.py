@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +12,7 @@ from ..ops import direct
 from ..ops.small import eigenvectors, orthonormal
 from ..precision import solve_dtype
 
-__all__ = ["improved", "projections", "sweeps_of_cycle", "trial_space", "workspace"]
+__all__ = ["improved", "projections", "runs", "sweeps_of_cycle", "trial_space"]
 
 #: Powers of a mode's small projected Gram matrix that extend the current factor to the space in
 #: which the new one is sought. With two, an update is as good as an exact one.
@@ -27,15 +25,20 @@ def projections(x: Tensor, factors: Sequence[Tensor]) -> Iterator[Tensor]:
     The caller replaces the mode's factor before it asks for the next. The cyclic order of modes is
     cut into runs of N - 1, each served by ``x`` projected on the one factor that stays as it is.
     """
-    order = itertools.cycle(range(x.ndim))
-    while True:
-        run = tuple(itertools.islice(order, max(1, x.ndim - 1)))
+    for run in itertools.cycle(runs(x.ndim)):
         outside = [n for n in range(x.ndim) if n not in run]
         yield from _descend(_project(x, outside, factors), run, factors)
 
 
+def runs(order: int) -> list[tuple[int, ...]]:
+    """Cut the updates of so many modes into runs of all but one, as many as end with a sweep."""
+    length = max(1, order - 1)
+    cycle = itertools.cycle(range(order))
+    return [tuple(itertools.islice(cycle, length)) for _ in range(order)]
+
+
 def sweeps_of_cycle(order: int) -> int:
-    """Return after how many sweeps over so many modes runs and sweeps end together."""
+    """Return in how many sweeps these `runs` end."""
     return max(1, order - 1)
 
 
@@ -79,47 +82,3 @@ def improved(projected: Tensor, mode: int, factor: Tensor) -> Tensor:
     basis = orthonormal(torch.cat(blocks, 1))
     _, vectors = eigenvectors(direct.gram(basis.mH @ rows, 0, solve_dtype(rows.dtype)))
     return (basis @ vectors[:, :rank].to(factor.dtype)).contiguous()
-
-
-def workspace(sizes: Sequence[int], ranks: Sequence[int], itemsize: int) -> int:
-    """Return bytes that a sweep takes besides ``x``, factors and core, about, and no less."""
-    order = len(sizes)
-    count, most = _Bytes(tuple(ranks), itemsize), 0
-    for start in range(order):
-        run = tuple((start + k) % order for k in range(max(1, order - 1)))
-        outside = [n for n in range(order) if n not in run]
-        made, left = count.projecting(sizes, outside)
-        most = max(most, made, count.of(left) + count.descending(left, run))
-    return most
-
-
-class _Bytes(NamedTuple):
-    """Counts what `projections` and `improved` have at once."""
-
-    ranks: tuple[int, ...]
-    itemsize: int
-
-    def of(self, sizes: Sequence[int]) -> int:
-        return self.itemsize * math.prod(sizes)
-
-    def projecting(self, sizes: Sequence[int], modes: Sequence[int]) -> tuple[int, list[int]]:
-        left, before, most = list(sizes), 0, 0
-        for n in sorted(modes, key=lambda n: self.ranks[n] / sizes[n]):
-            left[n] = self.ranks[n]
-            before, most = self.of(left), max(most, before + self.of(left))
-        return most, left
-
-    def descending(self, sizes: Sequence[int], run: tuple[int, ...]) -> int:
-        if len(run) == 1:
-            return self.improving(sizes, run[0])
-        cut, most = len(run) // 2, 0
-        for half, other in ((run[:cut], run[cut:]), (run[cut:], run[:cut])):
-            made, left = self.projecting(sizes, other)
-            most = max(most, made, self.of(left) + self.descending(left, half))
-        return most
-
-    def improving(self, sizes: Sequence[int], mode: int) -> int:
-        size, others = sizes[mode], math.prod(sizes) // sizes[mode]
-        side = trial_space(size, self.ranks[mode])
-        # The unfolding, a basis times it, and bases and squares in double precision.
-        return self.of((size + side, others)) + 8 * (5 * size + 8 * side) * side
