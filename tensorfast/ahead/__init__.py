@@ -9,7 +9,7 @@ plain loop, and the results are that loop's. `cp.ahead` and `tucker.ahead` are f
 
 from .loop import Components, run, sweeps_of_chunk
 from .recording import Capture, Replay, graphs
-from .shelf import Kept, Shelf
+from .shelf import Kept, Shelf, forget
 from .standing import Standing
 from .sweeps import Sweeps
 
@@ -21,6 +21,7 @@ __all__ = [
     "Shelf",
     "Standing",
     "Sweeps",
+    "forget",
     "graphs",
     "run",
     "sweeps_of_chunk",

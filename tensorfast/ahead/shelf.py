@@ -6,15 +6,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from .recording import Replay
 
-__all__ = ["Kept", "Shelf"]
+__all__ = ["Kept", "Shelf", "forget"]
 
 State = TypeVar("State")
+
+#: All there are.
+_SHELVES: list[Shelf[Any]] = []
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Shelf(Generic[State]):
         self._most, self._nbytes = most, nbytes
         self._kept: OrderedDict[Hashable, Kept[State]] = OrderedDict()
         self._lock = threading.Lock()
+        _SHELVES.append(self)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -103,6 +107,12 @@ class Shelf(Generic[State]):
 
     def _total(self) -> int:
         return sum(kept.nbytes for kept in self._kept.values())
+
+
+def forget() -> None:
+    """Free all recorded fits, and the memory of the device that they hold."""
+    for shelf in _SHELVES:
+        shelf.clear()
 
 
 def _free(given_up: list[Kept[State] | None] | list[Kept[State]]) -> None:

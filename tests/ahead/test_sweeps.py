@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from tensorfast.ahead import Kept, Shelf, Sweeps
+from tensorfast.ahead import Kept, Shelf, Sweeps, forget, shelf
 from tests.ahead.standins import Recorder, Tape
 
 
@@ -127,6 +127,15 @@ def test_what_is_too_large_is_not_kept():
     shelf.put("a", kept(26))
     assert shelf.take("a") is None
     assert not Shelf(most=0, nbytes=100).holds(0)
+
+
+def test_all_shelves_can_be_cleared(monkeypatch):
+    monkeypatch.setattr(shelf, "_SHELVES", [])
+    shelves = [Shelf(most=4, nbytes=100) for _ in range(2)]
+    for one in shelves:
+        one.put("a", kept())
+    forget()
+    assert [len(one) for one in shelves] == [0, 0]
 
 
 def test_threads_share_a_shelf():
