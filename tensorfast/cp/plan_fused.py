@@ -12,7 +12,7 @@ from ..ops.fused import Fused
 from .schedule import Schedule, all_schedules
 from .tree import Node, contraction_tree
 
-__all__ = ["plan_fused"]
+__all__ = ["below", "plan_fused"]
 
 
 def plan_fused(
@@ -32,7 +32,7 @@ def plan_fused(
             root = contraction_tree(axes, run, [sizes[n] for n in range(x.ndim)])
             kept = [at for at, mode in enumerate(axes) if mode in run]
             partial = [sizes[axes[at]] for at in kept]
-            seconds += fused.expected(x, kept, rank)[0] + _below(fused, x, root, partial, rank)
+            seconds += fused.expected(x, kept, rank)[0] + below(fused, x, root, partial, rank)
             largest = max(largest, math.prod(partial) * rank if len(run) > 1 else 0)
         costs.append((seconds / schedule.sweeps, largest, schedule))
     fitting = [c for c in costs if c[1] <= allowed] or [min(costs, key=lambda c: c[1])]
@@ -40,7 +40,7 @@ def plan_fused(
     return replace(schedule, seconds=seconds)
 
 
-def _below(fused: Fused, x: Tensor, node: Node, sizes: Sequence[int], rank: int) -> float:
+def below(fused: Fused, x: Tensor, node: Node, sizes: Sequence[int], rank: int) -> float:
     """Seconds of all contractions below a partial result of these sizes."""
     total = 0.0
     for half in node.halves:
@@ -48,5 +48,5 @@ def _below(fused: Fused, x: Tensor, node: Node, sizes: Sequence[int], rank: int)
         for step in half.contractions:
             total += fused.expected_partial(x, left, step.lo, step.hi, rank)[0]
             del left[step.lo : step.hi]
-        total += _below(fused, x, half, left, rank)
+        total += below(fused, x, half, left, rank)
     return total
