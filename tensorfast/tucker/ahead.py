@@ -43,12 +43,6 @@ class _Iterate:
     core: Tensor
     standing: Standing
 
-    @classmethod
-    def room_for(cls, factors: Sequence[Tensor], rows: int) -> _Iterate:
-        own = [torch.empty_like(f, memory_format=torch.contiguous_format) for f in factors]
-        core = own[0].new_empty([f.shape[1] for f in factors])
-        return cls(own, core, Standing.of_rows(rows, core.device))
-
     def begin(self, factors: Sequence[Tensor]) -> None:
         for own, given in zip(self.factors, factors, strict=True):
             own.copy_(given)
@@ -57,6 +51,13 @@ class _Iterate:
     def replace(self, old: Tensor, new: Tensor) -> None:
         """Let ``new`` take the place of what is ``old``, if the fit is active."""
         torch.where(self.standing.active, new, old, out=old)
+
+
+def room_for(factors: Sequence[Tensor], rows: int) -> _Iterate:
+    """Make room for factors of these shapes, and for a log of so many sweeps."""
+    own = [torch.empty_like(f, memory_format=torch.contiguous_format) for f in factors]
+    core = own[0].new_empty([f.shape[1] for f in factors])
+    return _Iterate(own, core, Standing.of_rows(rows, core.device))
 
 
 #: Fits of small tensors by what was recorded for them.
@@ -85,7 +86,7 @@ def hooi_ahead(
     place = x.data_ptr(), x.shape, x.stride(), x.dtype, x.device
     key = (*place, chunk, *(f.shape for f in start))
     kept = RECORDED.take(key) if keep else None
-    fit = _Iterate.room_for(start, rows=chunk) if kept is None else kept.state
+    fit = room_for(start, rows=chunk) if kept is None else kept.state
     fit.begin(start)
     fit.standing.begin(squared_norm, x.dtype, stop.tol)
     sweeps = sweeps_of(x, fit, judge, capture, () if kept is None else kept.recorded)
