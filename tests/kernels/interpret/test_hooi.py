@@ -18,23 +18,27 @@ pytestmark = [] if INTERPRETED else pytest.mark.gpu
 
 
 @pytest.mark.parametrize(
-    ("shape", "rank"),
-    [((30, 26), (4, 4)), ((20, 16, 12), (3, 4, 2)), ((12, 9, 8, 7), (2, 2, 2, 2))],
+    ("shape", "rank", "dtype"),
+    [
+        ((16, 14), (3, 3), torch.float64),
+        ((10, 9, 7), (2, 2, 2), torch.float32),
+        ((8, 5, 7, 5), (2, 1, 2, 1), torch.float64),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_a_fit_by_the_kernels(monkeypatch, shape, rank, dtype):
     x = planted(shape, 5, noise=0.3, dtype=dtype)[0]
     start = tf.hooi(x, rank, init="random", seed=0, n_iter_max=1, tol=0).factors
     squared = float((x.double() ** 2).sum())
-    plain = hooi_plainly(x, start, squared, StoppingRule(1e-5, dtype), n_iter_max=15)
+    plain = hooi_plainly(x, start, squared, StoppingRule(1e-3, dtype), n_iter_max=4)
     if INTERPRETED:
         monkeypatch.setattr(small, "by_kernels", lambda a: not a.is_complex())
     there = hooi_ahead(
         x.to(DEVICE),
         [f.to(DEVICE) for f in start],
         squared,
-        StoppingRule(1e-5, dtype),
-        n_iter_max=15,
+        StoppingRule(1e-3, dtype),
+        n_iter_max=4,
     )
     assert (there.status, len(there.errors)) == (plain.status, len(plain.errors))
     eps = torch.finfo(dtype).eps
