@@ -9,6 +9,7 @@ setup(
         "tensorfast.cp",
         "tensorfast.tucker",
         "tensorfast.kernels",
+        "tensorfast.nn",
         "tensorfast.ops",
     ],
     package_dir={"tensorfast.kernels": "kernels"},

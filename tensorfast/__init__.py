@@ -1,5 +1,6 @@
 """Fast and trustworthy tensor decompositions of NumPy, JAX, CuPy and torch arrays."""
 
+from . import nn
 from ._dispatch import explain
 from .cp import cp_als
 from .metrics import congruence, core_consistency, factor_match_score, relative_error
@@ -29,6 +30,7 @@ __all__ = [
     "khatri_rao",
     "mttkrp",
     "multi_ttm",
+    "nn",
     "relative_error",
     "sthosvd",
     "truncated_svd",

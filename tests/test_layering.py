@@ -32,7 +32,13 @@ ENGINE = (
     "tensorfast.reconstruct",
     "tensorfast.convergence",
 )
-METHODS = ("tensorfast.svd", "tensorfast.metrics", "tensorfast.cp", "tensorfast.tucker")
+METHODS = (
+    "tensorfast.svd",
+    "tensorfast.metrics",
+    "tensorfast.cp",
+    "tensorfast.tucker",
+    "tensorfast.nn",
+)
 
 # A module, or a package with all it holds: what it may import besides itself and the standard
 # library. What is not listed is not allowed; a module without a row is an error.
@@ -57,6 +63,7 @@ MAY_IMPORT = {
     "tensorfast.metrics": (*ENGINE, "scipy"),
     "tensorfast.cp": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
     "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
+    "tensorfast.nn": (*LEAVES, "tensorfast.ops"),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
     "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),
 }
