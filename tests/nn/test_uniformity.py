@@ -153,11 +153,11 @@ def test_gradients_are_finite_where_those_of_an_svd_are_not(n, d):
 def test_a_step_against_the_gradient_flattens_the_spectrum():
     z = embeddings(60, 5).requires_grad_()
     before = spectral_uniformity_loss(z)
-    for _ in range(400):
+    for _ in range(300):
         (gradient,) = torch.autograd.grad(spectral_uniformity_loss(z), z)
-        z = (z - gradient).detach().requires_grad_()
-    assert float(spectral_uniformity_loss(z)) < float(before)
-    assert float(spectral_uniformity_loss(z)) == pytest.approx(math.log(1 / 5), abs=0.02)
+        z = (z - 2 * gradient).detach().requires_grad_()
+    least = math.log(1 / 5)
+    assert float(spectral_uniformity_loss(z)) - least < 0.2 * (float(before) - least)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
