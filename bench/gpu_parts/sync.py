@@ -1,8 +1,8 @@
 """How often, and where, the host waits for the GPU within the sweeps of a fit.
 
 The waits of many sweeps less those of few, so that what a call does before and after them does not
-count. Then the engine runs under ``torch.cuda.set_sync_debug_mode("error")``, as it has to once its
-sweeps never wait; that it cannot yet is told, and fails nothing.
+count. Then each engine runs under ``torch.cuda.set_sync_debug_mode("error")``: whether it can is
+told, and fails nothing.
 """
 
 from collections import Counter
@@ -12,12 +12,16 @@ import tensorfast as tf
 from bench import gpu_problems
 from bench.gpu_parts import waits
 from tensorfast import cp
+from tensorfast.tucker import iteration
 
 #: Sweeps, few and many; both multiples of a chunk.
 FEW, MANY = 16, 48
 
 #: What runs the sweeps of a call: the module that the call finds it in, and its names there.
-ENGINES = {"cp_als": (cp, ("als", "als_ahead"))}
+ENGINES = {
+    "cp_als": (cp, ("als", "als_ahead")),
+    "hooi": (iteration, ("hooi_plainly", "hooi_ahead")),
+}
 
 
 def run(context):
@@ -37,9 +41,8 @@ def run(context):
         with context.guard(f"{call.__name__}: counting"):
             count(call, context)
     for call in (cp_als, hooi):
-        if call.__name__ in ENGINES:
-            with context.guard(f"{call.__name__}: forbidding"):
-                forbid(call, *ENGINES[call.__name__], context)
+        with context.guard(f"{call.__name__}: forbidding"):
+            forbid(call, *ENGINES[call.__name__], context)
 
 
 def count(call, context):

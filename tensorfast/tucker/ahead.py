@@ -90,7 +90,7 @@ def hooi_ahead(
     fit.begin(start)
     fit.standing.begin(squared_norm, x.dtype, stop.tol)
     sweeps = sweeps_of(x, fit, judge, capture, () if kept is None else kept.recorded)
-    status, errors = run(
+    status, errors, _ = run(
         sweeps,
         fit.standing,
         stop,
