@@ -150,7 +150,8 @@ def targets(machine):
         ratio = told["ms"] / told["ideal_ms"] if told else None
         text = "not run" if ratio is None else f"{ratio:.2f}"
         found.append(Target(what, text, None if ratio is None else ratio <= times))
-    waits = [told for told in machine.entries("sync") if told["mode"] == "error"]
+    sync = machine.entries("sync")
+    waits = [told for told in sync if (told["call"], told["mode"]) == ("cp_als", "error")]
     what = "CP-ALS: no wait for the GPU within a chunk of sweeps"
     text = (waits[0]["first"] or "none") if waits else "not run"
     found.append(Target(what, text, waits[0]["passed"] if waits else None))

@@ -109,7 +109,7 @@ def row(shape, rank, dtype):
     list of str
     """
     x, modes = torch.empty(shape, dtype=getattr(torch, dtype), device="meta"), range(len(shape))
-    schedule = plan_fused(Fused("ieee"), x, modes, rank, tuple(modes))
+    schedule = plan_fused(x, Fused("ieee"), tuple(modes), rank, tuple(modes))
     slabs = min(in_slab_passes(x, rank, schedule) for schedule in all_schedules(modes))
     runs = " ".join("".join("abcdefgh"[n] for n in run) for run in schedule.runs)
     ideal = schedule.reads * math.prod(shape) * x.element_size() / CHIPS[90].bandwidth

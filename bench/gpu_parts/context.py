@@ -66,6 +66,24 @@ class Context:
             self.missing(what, f"no time left: it takes about {seconds:.0f} s")
         return self.left >= seconds
 
+    def attempt(self, what, seconds, call, ours=True):
+        """Make a call if there is time for it, and leave the GPU's memory to the next one.
+
+        Parameters
+        ----------
+        what : str
+        seconds : float
+            What it takes, about.
+        call : callable
+        ours : bool
+            As in `guard`.
+        """
+        if self.enough(what, seconds):
+            with self.guard(what, ours):
+                call()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @contextmanager
     def guard(self, what, ours=True):
         """Go on after a failure inside, which is recorded; but not with a GPU that is unusable.

@@ -25,11 +25,8 @@ def run(context):
     context.tell(roofs=roofs)
     for problem in gpu_problems.TINY_CP if context.rehearse else gpu_problems.CP:
         # Drawing a gigabyte and measuring seven libraries on it took no time on record yet.
-        if context.enough(problem.name, 2 + problem.nbytes / 1e9):
-            with context.guard(problem.name):
-                measure(problem, clock, roofs, context)
-        if context.device.type == "cuda":
-            torch.cuda.empty_cache()
+        step = partial(measure, problem, clock, roofs, context)
+        context.attempt(problem.name, 2 + problem.nbytes / 1e9, step)
     for told in context.record["entries"]:
         row = f"{told['problem']} {told['implementation']}: {told['ms']:.3g} ms"
         print(f"{row}, {told['ideal_percent']:.0f} % of the ideal, error {told['error']:.6f}")

@@ -1,8 +1,8 @@
 """How often, and where, the host waits for the GPU within the sweeps of a fit.
 
 The waits of many sweeps less those of few, so that what a call does before and after them does not
-count. Then the engine runs under ``torch.cuda.set_sync_debug_mode("error")``, as it has to once its
-sweeps never wait; that it cannot yet is told, and fails nothing.
+count. Then each engine runs under ``torch.cuda.set_sync_debug_mode("error")``: whether it can is
+told, and fails nothing.
 """
 
 from collections import Counter
@@ -12,12 +12,16 @@ import tensorfast as tf
 from bench import gpu_problems
 from bench.gpu_parts import waits
 from tensorfast import cp
+from tensorfast.tucker import iteration
 
 #: Sweeps, few and many; both multiples of a chunk.
 FEW, MANY = 16, 48
 
-#: The engines by the names that `cp_als` knows them under.
-ENGINES = ("als", "als_ahead")
+#: What runs the sweeps of a call: the module that the call finds it in, and its names there.
+ENGINES = {
+    "cp_als": (cp, ("als", "als_ahead")),
+    "hooi": (iteration, ("hooi_plainly", "hooi_ahead")),
+}
 
 
 def run(context):
@@ -36,8 +40,9 @@ def run(context):
     for call in (cp_als, hooi):
         with context.guard(f"{call.__name__}: counting"):
             count(call, context)
-    with context.guard("cp_als: forbidding"):
-        forbid(cp_als, context)
+    for call in (cp_als, hooi):
+        with context.guard(f"{call.__name__}: forbidding"):
+            forbid(call, *ENGINES[call.__name__], context)
 
 
 def count(call, context):
@@ -70,13 +75,16 @@ def count(call, context):
         print(f"  {number:.3g} at {at}")
 
 
-def forbid(call, context):
-    """Run the engine where every wait is an error, and add the entry.
+def forbid(call, module, engines, context):
+    """Run an engine where every wait is an error, and add the entry.
 
     Parameters
     ----------
     call : callable
         Of the number of sweeps.
+    module : module
+    engines : sequence of str
+        Names in the module, of which the call uses one; some may not be there.
     context : Context
     """
     said, called = {}, []
@@ -94,9 +102,9 @@ def forbid(call, context):
 
         return run
 
-    there = [name for name in ENGINES if callable(getattr(cp, name, None))]
-    patches = {name: forbidding(getattr(cp, name)) for name in there}
-    with mock.patch.multiple(cp, **patches):
+    there = [name for name in engines if callable(getattr(module, name, None))]
+    patches = {name: forbidding(getattr(module, name)) for name in there}
+    with mock.patch.dict(vars(module), patches):
         try:
             call(FEW)
         except RuntimeError:
@@ -104,6 +112,6 @@ def forbid(call, context):
             if "first" not in said:
                 raise
     if not called:
-        raise RuntimeError(f"cp_als called no engine of the names {ENGINES}")
-    context.entry(call="cp_als", mode="error", passed=not said, first=said.get("first"))
-    print(f"cp_als where waits are errors: {said.get('first', 'passed')}")
+        raise RuntimeError(f"{call.__name__} called no engine of the names {engines}")
+    context.entry(call=call.__name__, mode="error", passed=not said, first=said.get("first"))
+    print(f"{call.__name__} where waits are errors: {said.get('first', 'passed')}")

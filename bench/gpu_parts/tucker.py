@@ -1,6 +1,6 @@
 """Tucker: whole calls of HOOI and ST-HOSVD beside TensorLy's ``tucker``."""
 
-import torch
+from functools import partial
 
 from bench import gpu_problems, gpu_rivals, residual
 from bench.gpu_parts.clock import Clock, products_in, summary
@@ -16,12 +16,9 @@ def run(context):
     clock = Clock(context.device)
     for name in gpu_rivals.TUCKER:
         for problem in problems:
-            what = f"{name} on {problem.name}"
-            if context.enough(what, 3):
-                with context.guard(what, ours=name.startswith("tensorfast")):
-                    measure(name, problem, clock, context)
-            if context.device.type == "cuda":
-                torch.cuda.empty_cache()
+            step = partial(measure, name, problem, clock, context)
+            ours = name.startswith("tensorfast")
+            context.attempt(f"{name} on {problem.name}", 3, step, ours)
     for told in context.record["entries"]:
         row = f"{told['problem']} {told['implementation']}: {told['ms']:.4g} ms"
         print(f"{row}, error {told['error']:.7f}")

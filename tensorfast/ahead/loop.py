@@ -59,8 +59,8 @@ def run(
     callback: Callable[[int, float], bool] | None = None,
     components: Components | None = None,
     check: Callable[[], None] | None = None,
-) -> tuple[str, list[float]]:
-    """Run sweeps until a rule says stop; return how they ended, and the error after each.
+) -> tuple[str, list[float], float]:
+    """Run sweeps until a rule says stop; return how they ended, all errors, and the ridge.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def run(
     chunk, ahead = (1, 1) if callback else (chunk, AHEAD)
     errors: list[float] = []
     flights: deque[_Chunk] = deque()
-    status = ""
+    status, ridge = "", 0.0
     while not status:
         under_way = len(errors) + sum(flight.sweeps for flight in flights)
         if len(flights) < ahead and under_way < n_iter_max:
@@ -102,6 +102,7 @@ def run(
             error = fast_relative_error(squared_norm, inner, model, dtype, trace)
             errors.append(recompute() if error is None else error)
             status = stop.status(errors, error is None, recompute) or ""
+        ridge = seen.ridge
         if callback and callback(len(errors), errors[-1]):
             status = "stopped"
         if len(errors) == n_iter_max:
@@ -116,7 +117,7 @@ def run(
     for flight in flights:
         # What they use must not be freed before they end.
         flight.read()
-    return status, errors
+    return status, errors, ridge
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class _Seen:
 
     count: int
     active: bool
+    ridge: float
     log: list[list[float]]
 
 
@@ -161,7 +163,7 @@ class _Chunk:
             number = next((n for n in range(1, most) if components.due(before + n)), most)
         for _ in range(number):
             sweeps.launch()
-        parts = (standing.count, standing.active, standing.log)
+        parts = (standing.count, standing.active, standing.ridge, standing.log)
         state = torch.cat([part.reshape(-1).to(standing.log.dtype) for part in parts])
         event = None
         if state.is_cuda:
@@ -177,6 +179,6 @@ class _Chunk:
         """Wait for the last sweep and read what it left."""
         if self._event is not None:
             self._event.synchronize()
-        count, active, *log = self._state.tolist()
+        count, active, ridge, *log = self._state.tolist()
         rows = [log[at : at + 3] for at in range(0, len(log), 3)]
-        return _Seen(int(count), bool(active), rows)
+        return _Seen(int(count), bool(active), ridge, rows)

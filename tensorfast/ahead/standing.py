@@ -28,6 +28,8 @@ class Standing:
         Cleared by the first sweep that the host has to look at. From then on nothing changes.
     previous : Tensor, float64
         The relative error after the last sweep, as far as three scalars tell.
+    ridge : Tensor, [1], float64
+        The largest relative ridge that was needed to solve anything.
     limits : Tensor, [4], float64
         ``||X||^2``, the relative error below which three scalars have lost its digits, the one that
         factors of this type cannot go below, and ``tol``.
@@ -37,6 +39,7 @@ class Standing:
     count: Tensor
     active: Tensor
     previous: Tensor
+    ridge: Tensor
     limits: Tensor
 
     @classmethod
@@ -47,7 +50,7 @@ class Standing:
             return torch.empty(shape, dtype=dtype, device=device)
 
         count, active = room(dtype=torch.int64), room(dtype=torch.bool)
-        return cls(room(rows, 3), count, active, room(), room(4))
+        return cls(room(rows, 3), count, active, room(), room(1), room(4))
 
     def begin(self, squared_norm: float, dtype: torch.dtype, tol: float) -> None:
         """Stand before the first sweep of a fit."""
@@ -57,6 +60,7 @@ class Standing:
             self.limits[place].fill_(limit)
         self.log.fill_(math.nan)
         self.count.zero_()
+        self.ridge.zero_()
         self.resume(math.inf)
 
     def resume(self, error: float) -> None:

@@ -217,7 +217,7 @@ def _fit(
     with torch.cuda.device(operand.device):
         algebra, capture = FusedAlgebra(fused, l2_reg), graphs(operand.device)
         schedule = operand.schedule(rank, options["free"])
-        keep = (operand.place, l2_reg), workspace(fused, x, rank, schedule)
+        keep = (operand.place, l2_reg), workspace(x, fused, rank, schedule)
         options |= {"monotone": not l2_reg, "schedule": schedule, "keep": keep}
         return als_ahead(operand, start, algebra, capture=capture, **options)
 

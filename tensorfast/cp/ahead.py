@@ -59,7 +59,7 @@ def als_ahead(
     sweeps = sweeps_of(operand, schedule, fit, algebra, free, capture, recorded)
     stop = StoppingRule(tol, operand.dtype, monotone)
     watch = DivergenceWatch()
-    status, errors = run(
+    status, errors, ridge = run(
         sweeps,
         fit.standing,
         stop,
@@ -73,7 +73,6 @@ def als_ahead(
         check=partial(_check, fit),
     )
     remark = f"No graph of the sweep was made: {sweeps.trouble}." if sweeps.trouble else ""
-    ridge = float(fit.ridge)
     info = conclude(status, errors, operand.dtype, tol, ridge, watch, fit.grams, remark)
     if not (keep and sweeps.complete and RECORDED.holds(nbytes)):
         return fit.factors, info

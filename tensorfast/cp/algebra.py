@@ -45,7 +45,8 @@ class FusedAlgebra:
         """As in `Algebra`."""
         others = [gram for n, gram in enumerate(fit.grams) if n != mode]
         least = pivot_tolerance(product.dtype, product.shape[1])
-        ends = fit.ridge, product, fit.standing.active, fit.factors[mode], fit.grams[mode]
+        at = fit.standing
+        ends = at.ridge, product, at.active, fit.factors[mode], fit.grams[mode]
         self._fused.solve(others, self._l2_reg, least, *ends)
 
     def judge(self, fit: Iterate, mode: int, product: Tensor) -> None:

@@ -38,7 +38,7 @@ def planned(
     fused = fused_for(tensor, rank, precision)
     schedule = schedule_of(tensor, rank, free, fused)
     if fused is not None:
-        seconds, taken = schedule.seconds, workspace(fused, tensor, rank, schedule)
+        seconds, taken = schedule.seconds, workspace(tensor, fused, rank, schedule)
     else:
         sizes, itemsize = tuple(tensor.shape), compute_dtype(tensor.dtype).itemsize
         seconds, largest = cost(schedule, sizes, rank, itemsize, axes=by_stride(tensor))

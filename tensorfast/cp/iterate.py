@@ -24,14 +24,11 @@ class Iterate:
     ----------
     factors, grams : list of Tensor
         ``[I_n, R]``, and ``[R, R]`` in double precision.
-    ridge : Tensor, [1], float64
-        The largest relative ridge that was needed.
     standing : Standing
     """
 
     factors: list[Tensor]
     grams: list[Tensor]
-    ridge: Tensor
     standing: Standing
 
     @classmethod
@@ -40,13 +37,11 @@ class Iterate:
         wide = solve_dtype(operand.dtype)
         own = [torch.empty_like(f, memory_format=torch.contiguous_format) for f in factors]
         grams = [f.new_empty(f.shape[1], f.shape[1], dtype=wide) for f in factors]
-        ridge = torch.empty(1, dtype=wide.to_real(), device=operand.device)
-        return cls(own, grams, ridge, Standing.of_rows(rows, operand.device))
+        return cls(own, grams, Standing.of_rows(rows, operand.device))
 
     def begin(self, operand: Operand, factors: Sequence[Tensor], tol: float) -> None:
         """Begin a fit from these factors, which are not modified."""
         for own, gram, given in zip(self.factors, self.grams, factors, strict=True):
             own.copy_(given)
             gram.copy_(baseline.gram_of_columns(own))
-        self.ridge.zero_()
         self.standing.begin(operand.squared_norm, operand.dtype, tol)

@@ -127,5 +127,5 @@ def schedule_of(
     """Choose how to sweep over the modes ``free`` of a tensor, by predicted time."""
     order = tuple(by_stride(x))
     if fused is not None:
-        return plan_fused(fused, x.permute(order), order, rank, free)
+        return plan_fused(x.permute(order), fused, order, rank, free)
     return plan(tuple(x.shape), rank, free, compute_dtype(x.dtype).itemsize, axes=order)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from ..ops._shared import by_layout
 from ..ops.fused import Fused
 from .schedule import Schedule, all_schedules
 from .tree import Node, contraction_tree
@@ -15,8 +16,9 @@ from .tree import Node, contraction_tree
 __all__ = ["below", "plan_fused"]
 
 
+@by_layout
 def plan_fused(
-    fused: Fused, x: Tensor, axes: Sequence[int], rank: int, free: tuple[int, ...]
+    x: Tensor, fused: Fused, axes: tuple[int, ...], rank: int, free: tuple[int, ...]
 ) -> Schedule:
     """Return the schedule whose contractions are the quickest.
 

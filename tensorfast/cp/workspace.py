@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..blocks import by_stride
+from ..ops._shared import by_layout
 from ..ops.fused import Fused
 from ..precision import compute_dtype
 from .schedule import Schedule
@@ -25,7 +26,8 @@ __all__ = ["workspace"]
 SCRAPS = 64 * 512
 
 
-def workspace(fused: Fused, x: Tensor, rank: int, schedule: Schedule) -> int:
+@by_layout
+def workspace(x: Tensor, fused: Fused, rank: int, schedule: Schedule) -> int:
     """Return the bytes of a whole fit.
 
     The factors twice, those that it starts from and its own, with Gram matrices; what the graphs

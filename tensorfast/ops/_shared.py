@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,11 +16,17 @@ from ..precision import common_dtype, compute_dtype
 __all__ = [
     "as_torch_is_set",
     "bring_weights",
+    "by_layout",
     "describe_tensor",
     "gradient_of",
     "map_over_batch",
     "unfolded",
 ]
+
+Result = TypeVar("Result")
+
+#: Layouts of which something is remembered at most.
+REMEMBERED = 256
 
 
 def bring_weights(op: str, weights: Any, rank: int) -> Tensor | None:
@@ -62,6 +69,25 @@ def describe_tensor(op: str, x: Tensor, *others: Tensor | None, **more: Any) -> 
         capability=capability,
         **more,
     )
+
+
+def by_layout(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Remember what a function of a tensor's layout, and of what is hashable, returned for it.
+
+    The layout is its first argument's; the tensor itself is not kept.
+    """
+    known: dict[Any, Result] = {}
+
+    @wraps(function)
+    def remembering(x: Tensor, *others: Any) -> Result:
+        key = (tuple(x.shape), x.stride(), x.dtype, x.device, *others)
+        if key not in known:
+            if len(known) >= REMEMBERED:
+                known.clear()
+            known[key] = function(x, *others)
+        return known[key]
+
+    return remembering
 
 
 def as_torch_is_set(run: Callable[..., Tensor]) -> Callable[..., Tensor]:

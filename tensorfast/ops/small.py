@@ -20,8 +20,9 @@ from ._triton import reasons
 
 __all__ = ["LARGEST", "by_kernels", "cholesky_qr", "eigenvectors", "orthonormal"]
 
-#: The largest matrix whose eigenvectors the kernel finds, `kernels.jacobi.LARGEST`.
-LARGEST = 192
+#: The largest matrix whose eigenvectors the kernel finds, `kernels.jacobi.LARGEST`, and the most
+#: columns whose Gram matrix one program factors in reasonable time.
+LARGEST, COLUMNS = 192, 512
 
 #: Passes of `cholesky_qr`: the last, and before it one for each ridge that can be needed.
 PASSES = {torch.float32: 3, torch.float64: 4}
@@ -40,7 +41,7 @@ def _served(device: torch.device, dtype: torch.dtype) -> bool:
 
 def orthonormal(a: Tensor) -> Tensor:
     """Orthonormal basis of the columns of ``a``, no more than rows; arbitrary where they vanish."""
-    if not by_kernels(a):
+    if not by_kernels(a) or a.shape[1] > COLUMNS:
         return torch.linalg.qr(a).Q
     from ..kernels.cholesky import factorize
 

@@ -90,7 +90,7 @@ def hooi_ahead(
     fit.begin(start)
     fit.standing.begin(squared_norm, x.dtype, stop.tol)
     sweeps = sweeps_of(x, fit, judge, capture, () if kept is None else kept.recorded)
-    status, errors = run(
+    status, errors, _ = run(
         sweeps,
         fit.standing,
         stop,
@@ -104,7 +104,7 @@ def hooi_ahead(
     remark = f" No graph of the sweep was made: {sweeps.trouble}." if sweeps.trouble else ""
     core, *factors = (t.clone() for t in (fit.core, *fit.factors))
     if keep and sweeps.complete:
-        nbytes = cost(x, fit.core.shape).workspace
+        nbytes = cost(x, tuple(fit.core.shape)).workspace
         RECORDED.put(key, Kept.now(fit, sweeps.recorded, nbytes))
     return Outcome(core, factors, errors, status, remark)
 

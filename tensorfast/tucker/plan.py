@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..ops import direct
+from ..ops._shared import by_layout
 from ..precision import compute_dtype
 from .sweep import runs, sweeps_of_cycle, trial_space
 
@@ -28,7 +29,8 @@ class Cost:
     workspace: int
 
 
-def cost(x: Tensor, ranks: Sequence[int]) -> Cost:
+@by_layout
+def cost(x: Tensor, ranks: tuple[int, ...]) -> Cost:
     """Return what `sweep` and a fit of it cost; of what there is at once, a bound."""
     walk, most = _Walk(x, ranks), 0
     cycle = runs(x.ndim)

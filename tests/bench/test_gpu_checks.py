@@ -4,13 +4,14 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.gpu_parts import clock, outcomes, sanitizer, tests, waits
+from bench.gpu_parts import clock, outcomes, sanitizer, sync, tests, waits
 from bench.gpu_parts.context import Context
 from bench.gpu_parts.store import read
 
@@ -29,6 +30,37 @@ def test_a_failure_is_recorded_and_the_part_goes_on(tmp_path):
     assert record["failures"][0]["error"].endswith("ValueError: wrong")
     assert record["not_run"][0] == {"what": "theirs", "reason": "failed: ValueError: not our fault"}
     assert record["not_run"][1]["reason"].startswith("no time left")
+
+
+def test_what_is_attempted_runs_if_there_is_time_and_may_fail(tmp_path):
+    context, ran = Context(tmp_path / "a.json", 60, rehearse=True), []
+    context.attempt("first", 1, lambda: ran.append("first"))
+    context.attempt("wrong", 1, lambda: ran.append(1 / 0), ours=False)
+    context.attempt("long", 100, lambda: ran.append("long"))
+    assert ran == ["first"]
+    record = read(context.path)
+    assert [told["what"] for told in record["not_run"]] == ["wrong", "long"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_waits_of_any_engine_are_forbidden(tmp_path, waits):
+    def engine(x):
+        return float(x.sum()) if waits else x.sum()
+
+    module = ModuleType("engines")
+    module.quick = engine
+
+    def fit(sweeps):
+        # Before and after, the call may wait.
+        return float(module.quick(torch.ones(sweeps)))
+
+    context = Context(tmp_path / "a.json", 60, rehearse=True)
+    sync.forbid(fit, module, ("plain", "quick"), context)
+    (told,) = read(context.path)["entries"]
+    assert (told["call"], told["passed"], told["first"] is None) == ("fit", not waits, not waits)
+    assert module.quick is engine
+    with pytest.raises(RuntimeError, match="fit called no engine of the names"):
+        sync.forbid(fit, module, ("plain",), context)
 
 
 def test_the_precision_of_torch_is_set_and_put_back():

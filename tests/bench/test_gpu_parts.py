@@ -106,7 +106,8 @@ def measured(**changes):
         part = sweep if gpu_problems.BY_NAME[problem].kind == "cp" else tucker
         part += [named(problem, "tensorfast", ms, error, ideal_ms=0.7)]
         part += [named(problem, "tensorly", times)]
-    sync = [{"mode": "error", "passed": True, "first": None}]
+    other = {"call": "hooi", "mode": "error", "passed": False, "first": "somewhere"}
+    sync = [other, {"call": "cp_als", "mode": "error", "passed": True, "first": None}]
     entries = {"sweep": sweep, "tucker": tucker, "sync": sync}
     found = {name: {"entries": own, "not_run": []} for name, own in entries.items()}
     return gpu_records.GpuMachine(Path("nvidia-x"), found)

@@ -30,7 +30,7 @@ class Algebra:
             return
         fit.factors[mode].copy_(self.rule(gram, product, fit.factors[mode]))
         fit.grams[mode].copy_(baseline.gram_of_columns(fit.factors[mode]))
-        fit.ridge.fill_(self.rule.ridge)
+        fit.standing.ridge.fill_(self.rule.ridge)
 
     def judge(self, fit, mode, product):
         judged(fit.standing, torch.stack(scalars(product, fit.factors[mode], fit.grams)))
