@@ -13,6 +13,7 @@ from tensorfast.kernels import (
     cholesky,
     contraction,
     gram,
+    jacobi,
     judge,
     khatri_rao,
     mttkrp,
@@ -59,7 +60,7 @@ FEW = (2, 3, 4, 8)
 
 #: Problems at random. They find 0 to 5 configurations a GPU more than the grid; as many again find
 #: at most one more. As many for each operation as when there were 8 of them, and 8000 in all.
-DRAWN = 13000
+DRAWN = 14000
 
 
 class Case(NamedTuple):
@@ -214,6 +215,10 @@ def _sums(case, x, factors, chip):
     judge.sums(grams, factor, factor, judge.programs_for(factor.numel(), case.rank, chip))
 
 
+def _eigenvectors(case, x, factors, chip):
+    jacobi.eigenvectors(_square(case._replace(rank=min(case.rank, jacobi.LARGEST))))
+
+
 def _square(case):
     return _tensor((case.rank, case.rank), "float64")
 
@@ -244,6 +249,7 @@ OPERATIONS = {
     "add_grams": _add_grams,
     "sums": _sums,
     "judge": _judge,
+    "eigenvectors": _eigenvectors,
     "residual": _residual,
     "residual in double": _residual_in_double,
     "squared_norm": _squared_norm,
@@ -253,7 +259,7 @@ OPERATIONS = {
 RESIDUALS = ("residual", "residual in double", "squared_norm")
 
 #: What works on matrices of the size of the rank, and on one factor.
-SMALL = ("factorize", "solve", "add_grams", "sums", "judge")
+SMALL = ("factorize", "solve", "add_grams", "sums", "judge", "eigenvectors")
 
 #: What has no columns.
 NO_RANK = ("gram", "gram in double", "squared_norm")

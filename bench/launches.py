@@ -38,6 +38,7 @@ SIDES = {
     "add_grams_kernel": ("BLOCK_Q", "BLOCK_P"),
     "sums_kernel": ("BLOCK_Q",),
     "judge_kernel": ("BLOCK_Q",),
+    "eigenvectors_kernel": ("BLOCK_N", "BLOCK_G"),
     "residual_kernel": ("BLOCK_M", "BLOCK_N", "BLOCK_R"),
     "squared_norm_kernel": ("BLOCK_M", "BLOCK_N"),
 }
