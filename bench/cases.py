@@ -52,6 +52,14 @@ LAYOUTS = [
     ((65536, 4, 65536), (0, 1, 2)),
 ]
 
+#: Besides, of residuals, which unravel the indices of all modes: as many modes as there may be, not
+#: aligned, with offsets in 32 and 64 bits, and with a factor, too, that takes 64.
+CROWDED = [
+    ((5, 7, 3, 7, 5, 3, 5, 3), (3, 5, 0, 7, 2, 6, 1, 4)),
+    ((15, 15, 21, 15, 21, 19, 21, 15), (3, 5, 0, 7, 2, 6, 1, 4)),
+    ((3, (1 << 27) + 1, 5, 3, 7, 3, 3, 5), (3, 5, 0, 7, 2, 6, 1, 4)),
+]
+
 #: A width for every block of columns, and beyond the widest; multiples of 16 and others.
 RANKS = (1, 5, 17, 32, 50, 512)
 
@@ -306,7 +314,9 @@ def cases():
     ------
     Case
     """
-    for (shape, order), dtype, op in itertools.product(LAYOUTS, DTYPES, OPERATIONS):
+    of_all = itertools.product(LAYOUTS, DTYPES, OPERATIONS)
+    of_some = itertools.product(CROWDED, DTYPES, RESIDUALS)
+    for (shape, order), dtype, op in itertools.chain(of_all, of_some):
         streaming = op in STREAMING
         if streaming and (dtype != _computing(dtype) or order != tuple(range(len(shape)))):
             continue
