@@ -13,6 +13,7 @@ from tensorfast.kernels import (
     cholesky,
     contraction,
     gram,
+    jacobi,
     judge,
     khatri_rao,
     mttkrp,
@@ -51,6 +52,14 @@ LAYOUTS = [
     ((65536, 4, 65536), (0, 1, 2)),
 ]
 
+#: Besides, of residuals, which unravel the indices of all modes: as many modes as there may be, not
+#: aligned, with offsets in 32 and 64 bits, and with a factor, too, that takes 64.
+CROWDED = [
+    ((5, 7, 3, 7, 5, 3, 5, 3), (3, 5, 0, 7, 2, 6, 1, 4)),
+    ((15, 15, 21, 15, 21, 19, 21, 15), (3, 5, 0, 7, 2, 6, 1, 4)),
+    ((3, (1 << 27) + 1, 5, 3, 7, 3, 3, 5), (3, 5, 0, 7, 2, 6, 1, 4)),
+]
+
 #: A width for every block of columns, and beyond the widest; multiples of 16 and others.
 RANKS = (1, 5, 17, 32, 50, 512)
 
@@ -59,7 +68,7 @@ FEW = (2, 3, 4, 8)
 
 #: Problems at random. They find 0 to 5 configurations a GPU more than the grid; as many again find
 #: at most one more. As many for each operation as when there were 8 of them, and 8000 in all.
-DRAWN = 13000
+DRAWN = 14000
 
 
 class Case(NamedTuple):
@@ -207,11 +216,16 @@ def _judge(case, x, factors, chip):
     programs = judge.programs_for(factor.numel(), case.rank, chip)
     parts = _tensor((3, programs), "float64") if programs > 1 else None
     judge.verdict(grams, factor, factor, parts, log, judge.State(*small), limits)
+    judge.judge_sums(_tensor((3,), "float64"), log, judge.State(*small), limits)
 
 
 def _sums(case, x, factors, chip):
     factor, grams = factors[case.modes[0]], [_square(case) for _ in factors]
     judge.sums(grams, factor, factor, judge.programs_for(factor.numel(), case.rank, chip))
+
+
+def _eigenvectors(case, x, factors, chip):
+    jacobi.eigenvectors(_square(case._replace(rank=min(case.rank, jacobi.LARGEST))))
 
 
 def _square(case):
@@ -244,6 +258,7 @@ OPERATIONS = {
     "add_grams": _add_grams,
     "sums": _sums,
     "judge": _judge,
+    "eigenvectors": _eigenvectors,
     "residual": _residual,
     "residual in double": _residual_in_double,
     "squared_norm": _squared_norm,
@@ -253,7 +268,7 @@ OPERATIONS = {
 RESIDUALS = ("residual", "residual in double", "squared_norm")
 
 #: What works on matrices of the size of the rank, and on one factor.
-SMALL = ("factorize", "solve", "add_grams", "sums", "judge")
+SMALL = ("factorize", "solve", "add_grams", "sums", "judge", "eigenvectors")
 
 #: What has no columns.
 NO_RANK = ("gram", "gram in double", "squared_norm")
@@ -300,7 +315,9 @@ def cases():
     ------
     Case
     """
-    for (shape, order), dtype, op in itertools.product(LAYOUTS, DTYPES, OPERATIONS):
+    of_all = itertools.product(LAYOUTS, DTYPES, OPERATIONS)
+    of_some = itertools.product(CROWDED, DTYPES, RESIDUALS)
+    for (shape, order), dtype, op in itertools.chain(of_all, of_some):
         streaming = op in STREAMING
         if streaming and (dtype != _computing(dtype) or order != tuple(range(len(shape)))):
             continue

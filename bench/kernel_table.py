@@ -39,6 +39,7 @@ CALLS = {
     "partial": ("contract_partial", (1,), 32, (ARITHMETICS[0], ARITHMETICS[-1])),
     "residual": ("residual", (0, 1, 2), 32, ARITHMETICS[::3] + ARITHMETICS[-1:]),
     "norm": ("squared_norm", (0, 1, 2), 0, ARITHMETICS[::3] + ARITHMETICS[-1:]),
+    "eigenvectors": ("eigenvectors", (0,), 96, ARITHMETICS[-1:]),
     "khatri-rao": ("khatri_rao", (1, 2), 32, (ARITHMETICS[0], ARITHMETICS[-1])),
 }
 

@@ -4,9 +4,9 @@ The problems are walked on tensors without data, and launches are noted instead 
 distinct configuration (GPU, kernel, types, tile, arithmetic) the launch with the most indices to
 unravel is kept to be compiled, on data that admit only narrow loads if there are any: it takes the
 most registers. The loads are read off the simplest launch on data that admit 16-byte ones, and
-besides there is one with 64-bit offsets. These two are not wanted for every arithmetic or number
-of columns: see `_walk`. At last, whatever an argument can look like (how many modes there are, what
-lies side by side) occurs in some launch.
+besides there is one with 64-bit offsets, and one with 64-bit indices where there are any. These are
+not wanted for every arithmetic or number of columns: see `_walk`. At last, whatever an argument can
+look like (how many modes there are, what lies side by side) occurs in some launch.
 """
 
 import concurrent.futures
@@ -38,6 +38,7 @@ SIDES = {
     "add_grams_kernel": ("BLOCK_Q", "BLOCK_P"),
     "sums_kernel": ("BLOCK_Q",),
     "judge_kernel": ("BLOCK_Q",),
+    "eigenvectors_kernel": ("BLOCK_N", "BLOCK_G"),
     "residual_kernel": ("BLOCK_M", "BLOCK_N", "BLOCK_R"),
     "squared_norm_kernel": ("BLOCK_M", "BLOCK_N"),
 }
@@ -226,7 +227,7 @@ def _walk(capability):
             _keep(simplest, key.without("BLOCK_R"), launch, (not long, -launch.indices))
         if long and case.precision == "ieee":
             # Of all arithmetics that which holds the most parts.
-            _keep(longest, key, launch, launch.indices)
+            _keep(longest, (key, launch.told("LONG", False)), launch, launch.indices)
         for look in _looks(launch):
             looks.setdefault(look, launch)
     best = itertools.chain.from_iterable(map(dict.values, (hardest, simplest, longest)))

@@ -15,13 +15,14 @@ the first third is nearly diagonal; 8, 10, 9 and 10 of rank n / 3; 14, 18, 17 an
 from 1 to 1e-16 in random directions; 2 to 4 of rank 1.
 
 One launch of one program. Four columns at a time, two of one block and two of another, so that each
-load and store serves two rotations. A sweep takes ``3 n^3`` multiply-adds, ``4 n^3`` bytes of loads
-and as many of stores. For a tile, as many groups of four columns as registers hold, in cycles of an
-H200: 24 multiply-adds for each element of a column, also of what is masked, 64 a cycle; 128 bytes
-loaded a cycle, 64 beyond n = 170, where L1 is too small; 64 bytes stored; and 950 of waiting: eight
-sums over rows of 60 to 80, two times two reciprocal roots, memory and barriers. Predicted so at
-1.8 GHz, with 4 us for the launch, and not measured yet: 60 us at n = 24, 0.35 ms at 64, 1.0 ms at
-96, 10 ms at 192, for as many sweeps as Gram matrices of normal numbers take.
+load and store, of two columns side by side, serves two rotations. A sweep takes ``3 n^3``
+multiply-adds, ``4 n^3`` bytes of loads and as many of stores. For a tile, as many groups of four
+columns as registers hold, in cycles of an H200: 24 multiply-adds for each element of a column, also
+of what is masked, 64 a cycle; 128 bytes loaded a cycle, 64 beyond n = 170, where L1 is too small;
+64 bytes stored; and 950 of waiting: eight sums over rows of 60 to 80, two times two reciprocal
+roots, memory and barriers. Predicted so at 1.8 GHz, with 4 us for the launch, and not measured yet:
+55 us at n = 24, 0.35 ms at 64, 1.2 ms at 96, 10 ms at 192, for as many sweeps as Gram matrices of
+normal numbers take.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ __all__ = ["LARGEST", "eigenvectors", "eigenvectors_kernel"]
 LARGEST = 192
 
 #: Of a side, what is a tile: groups of four columns; rows, where all columns are; and warps.
-TILES = {16: (4, 16, 1), 32: (8, 16, 4), 64: (16, 16, 8), 128: (32, 8, 8), 256: (8, 8, 8)}
+TILES = {16: (4, 16, 1), 32: (8, 16, 4), 64: (16, 16, 8), 128: (16, 8, 8), 256: (8, 8, 8)}
 
 #: A bound on what a thread may take, without which ptxas spills to make room for another program.
 REGISTERS = 255
@@ -47,12 +48,6 @@ SWEEPS = tl.constexpr(40)
 
 #: Rounding of float64.
 ROUNDING = tl.constexpr(2.0**-53)
-
-
-@triton.jit
-def _place(v, blocks):
-    """Return where column ``v`` lies: the first ones of all blocks, then the second ones."""
-    return v % 2 * blocks + v // 2
 
 
 @triton.jit
@@ -74,7 +69,7 @@ def _start(matrix_ptr, work_ptr, n, blocks, BLOCK_K: tl.constexpr, BLOCK_N: tl.c
         row = start + k
         t = tl.load(matrix_ptr + row * n + v, (row < n) & (v < n), 0.0) * scale + lost
         # Beyond the last column there are zeros up to a whole block.
-        target, mask = work_ptr + row * BLOCK_N + _place(v, blocks), (row < n) & (v < 2 * blocks)
+        target, mask = work_ptr + row * BLOCK_N + v, (row < n) & (v < 2 * blocks)
         tl.store(target, tl.where(row == v, t + 1, t), mask)
     return scale, lost
 
@@ -107,33 +102,53 @@ def _rotate(x, y, xx, yy, cosine, tangent, tol):
 
 
 @triton.jit
-def _step(work_ptr, n, blocks, step, start, cosine, tangent, tol, BLOCK_N: tl.constexpr):
-    """Rotate the columns of one block with those of another; at last those within blocks."""
-    row, k = tl.arange(0, BLOCK_N)[:, None], start + tl.arange(0, cosine.shape[0])
-    last, half = blocks - 1, blocks // 2
+def _apart(w):
+    """Return every second column, and the others."""
+    return tl.split(tl.reshape(w, [w.shape[0], w.shape[1] // 2, 2]))
+
+
+@triton.jit
+def _together(x, y):
+    """Return columns of ``x`` and ``y`` by turns."""
+    return tl.reshape(tl.join(x, y), [x.shape[0], 2 * x.shape[1]])
+
+
+@triton.jit
+def _step(
+    work_ptr,
+    n,
+    blocks,
+    step,
+    start,
+    cosine,
+    tangent,
+    tol,
+    BLOCK_N: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+):
+    """Rotate the columns of one block with those of another, before that once those within."""
+    row, column = tl.arange(0, BLOCK_N)[:, None], tl.arange(0, 2 * BLOCK_G)
+    k, last, half = start + column // 2, blocks - 1, blocks // 2
     # The last stays where it is while the others go round: i + j is the step, modulo their number.
     turn = step * half % last
     i, j = (turn + k) % last, tl.where(k == 0, last, (turn - k + last) % last)
-    within = step == last
-    i, j = tl.where(within, 2 * k, tl.minimum(i, j)), tl.where(within, 2 * k + 1, tl.maximum(i, j))
-    # Columns a and b of one block, p and q of the other; within, a and p are of one.
-    a, q = i, j + blocks
-    b, p = tl.where(within, j, i + blocks), tl.where(within, i + blocks, j)
+    i, j = 2 * tl.minimum(i, j) + column % 2, 2 * tl.maximum(i, j) + column % 2
+    i, j = tl.max_contiguous(tl.multiple_of(i, 2), 2), tl.max_contiguous(tl.multiple_of(j, 2), 2)
     rows, mask = work_ptr + row * BLOCK_N, (row < n) & (k < half)[None, :]
-    wa, wb = tl.load(rows + a[None, :], mask, 0.0), tl.load(rows + b[None, :], mask, 0.0)
-    wp, wq = tl.load(rows + p[None, :], mask, 0.0), tl.load(rows + q[None, :], mask, 0.0)
+    # Columns a and b of one block, p and q of the other.
+    wa, wb = _apart(tl.load(rows + i[None, :], mask, 0.0))
+    wp, wq = _apart(tl.load(rows + j[None, :], mask, 0.0))
     aa, bb = tl.sum(wa * wa, 0), tl.sum(wb * wb, 0)
     pp, qq = tl.sum(wp * wp, 0), tl.sum(wq * wq, 0)
+    if step == 0:
+        wa, wb, aa, bb, cosine, tangent = _rotate(wa, wb, aa, bb, cosine, tangent, tol)
+        wp, wq, pp, qq, cosine, tangent = _rotate(wp, wq, pp, qq, cosine, tangent, tol)
     wa, wp, aa, pp, cosine, tangent = _rotate(wa, wp, aa, pp, cosine, tangent, tol)
     wb, wq, bb, qq, cosine, tangent = _rotate(wb, wq, bb, qq, cosine, tangent, tol)
-    # Within blocks these are done.
-    tol = tl.where(within, float("inf"), tol)
     wa, wq, aa, qq, cosine, tangent = _rotate(wa, wq, aa, qq, cosine, tangent, tol)
     wb, wp, bb, pp, cosine, tangent = _rotate(wb, wp, bb, pp, cosine, tangent, tol)
-    tl.store(rows + a[None, :], wa, mask)
-    tl.store(rows + b[None, :], wb, mask)
-    tl.store(rows + p[None, :], wp, mask)
-    tl.store(rows + q[None, :], wq, mask)
+    tl.store(rows + i[None, :], _together(wa, wb), mask)
+    tl.store(rows + j[None, :], _together(wp, wq), mask)
     return cosine, tangent
 
 
@@ -145,7 +160,6 @@ def _finish(
     square_ptr,
     scale,
     n,
-    blocks,
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -154,7 +168,7 @@ def _finish(
     total = tl.zeros([BLOCK_K, BLOCK_N], tl.float64)
     for start in range(0, n, BLOCK_K):
         row = start + k
-        source = work_ptr + row * BLOCK_N + _place(v, blocks)[None, :]
+        source = work_ptr + row * BLOCK_N + v[None, :]
         w = tl.load(source, (row < n) & (v < n)[None, :], 0.0)
         total += w * w
     square = tl.where(v < n, tl.sum(total, 0), 1.0)
@@ -173,7 +187,7 @@ def _finish(
     inverse, target = (1 / length)[None, :], vectors_ptr + rank[None, :]
     for start in range(0, n, BLOCK_K):
         row = start + k
-        source = work_ptr + row * BLOCK_N + _place(v, blocks)[None, :]
+        source = work_ptr + row * BLOCK_N + v[None, :]
         mask = (row < n) & (v < n)[None, :]
         tl.store(target + row * n, tl.load(source, mask, 0.0) * inverse, mask)
 
@@ -203,16 +217,16 @@ def eigenvectors_kernel(
     going, sweep = lost == 0, tl.full([], 0, tl.int32)
     while going & (sweep < SWEEPS):
         cosine, tangent = tl.zeros([BLOCK_G], tl.float64), tl.zeros([BLOCK_G], tl.float64)
-        for step in range(blocks):
+        for step in range(blocks - 1):
             for start in range(0, blocks // 2, BLOCK_G):
                 cosine, tangent = _step(
-                    work_ptr, n, blocks, step, start, cosine, tangent, tol, BLOCK_N
+                    work_ptr, n, blocks, step, start, cosine, tangent, tol, BLOCK_N, BLOCK_G
                 )
             # The next step has other pairs.
             tl.debug_barrier()
         going = 2 * n * tl.max(cosine, 0) * tl.max(tangent, 0) > tol
         sweep += 1
-    _finish(values_ptr, vectors_ptr, work_ptr, square_ptr, scale, n, blocks, BLOCK_K, BLOCK_N)
+    _finish(values_ptr, vectors_ptr, work_ptr, square_ptr, scale, n, BLOCK_K, BLOCK_N)
 
 
 def eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,6 +46,9 @@ Ints = tuple[int, ...]
 #: chips whose matrix unit takes it from shared memory and on others.
 HELD, HELD_IN_REGISTERS = 64, 32
 
+#: Modes from which on indices take so many registers that there are fewer for the tile.
+MODES = 6
+
 #: Blocks of columns that have a program of their own, at most.
 ACROSS = 1 << 14
 
@@ -207,19 +210,21 @@ class _Way(NamedTuple):
     seconds: float
 
 
-def tile_for(mode: str, dtype: str, rank: int, chip: Chip) -> tuple[Tile, bool]:
+def tile_for(mode: str, dtype: str, rank: int, crowded: bool, chip: Chip) -> tuple[Tile, bool]:
     """Return rows, terms and columns of a product, and whether its right side is held.
 
-    ``dtype`` is that of the model.
+    ``dtype`` is that of the model; ``crowded``: indices take more registers than usual.
     """
     if mode == "ieee":
         # A thread that multiplies float64 without tensor cores holds all terms of its rows and
         # columns.
-        rows = 64 if dtype == "float32" or chip.double_cores else 32
+        rows = 64 if dtype == "float32" or (chip.double_cores and not crowded) else 32
         return Tile(rows, 16, 64, 8, 1), rank <= 16
-    if rank <= (HELD if chip.matrix_rows == 64 else HELD_IN_REGISTERS):
+    from_shared_memory = chip.matrix_rows == 64
+    if rank <= (HELD if from_shared_memory and not crowded else HELD_IN_REGISTERS):
         # One stage: what hides the latency is other programs, for which there are registers so.
-        return Tile(64, max(16, 1 << (rank - 1).bit_length()), 64, 4, 1), True
+        warps = 8 if crowded and not from_shared_memory else 4
+        return Tile(64, max(16, 1 << (rank - 1).bit_length()), 64, warps, 1), True
     return Tile(128, 16, 64, 8, 3), False
 
 
@@ -249,20 +254,24 @@ def _way(
     def of(modes: Ints, values: Ints) -> Ints:
         return tuple(values[n] for n in modes)
 
+    row_sizes, row_strides = merged(of(rows, shape), of(rows, strides))
+    column_sizes, column_strides = merged(of(columns, shape), of(columns, strides))
+    groups = [(column_sizes, column_strides), (row_sizes, row_strides)]
+    unit, at = alignment(ITEMSIZE[dtype], groups)
     mode = arithmetic(computing, "ieee", chip)
-    tile, held = tile_for(mode, computing, rank, chip)
+    # Where the tensor core takes operands from registers, four modes that are not aligned are many.
+    many = 4 if chip.matrix_rows == 16 and mode != "ieee" and unit == 1 else MODES
+    # Blocks that overhang and columns that are filled up are less than as much again.
+    lengths = (math.prod(of(rows, shape)), math.prod(of(columns, shape)))
+    long = wide(2 * max(*lengths, max(shape) * max(16, rank)))
+    tile, held = tile_for(mode, computing, rank, long or len(shape) >= many, chip)
     padded = -(-rank // tile.block_k) * tile.block_k
-    lengths = math.prod(of(rows, shape)), math.prod(of(columns, shape))
     row_blocks, column_blocks = -(-lengths[0] // tile.block_m), -(-lengths[1] // tile.block_r)
     along = -(-column_blocks // ACROSS)
     across = -(-column_blocks // along)
     parts = min(row_blocks, max(1, ROUNDS * chip.multiprocessors // across))
     down = -(-row_blocks // parts)
     programs = across * -(-row_blocks // down)
-    row_sizes, row_strides = merged(of(rows, shape), of(rows, strides))
-    column_sizes, column_strides = merged(of(columns, shape), of(columns, strides))
-    groups = [(column_sizes, column_strides), (row_sizes, row_strides)]
-    unit, at = alignment(ITEMSIZE[dtype], groups)
     largest = (
         # The last program may overhang.
         across * along * tile.block_r,

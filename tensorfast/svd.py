@@ -271,6 +271,7 @@ def _signed(u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def tail_cut(values: Tensor, budget: float) -> int:
     """Return the fewest leading entries whose tail sums to at most ``budget``; at least 1."""
-    tail = torch.cumsum(values.flip(0).clamp(min=0), 0)
+    # On the host: a GPU's cumulative sum is not always the same.
+    tail = torch.cumsum(values.cpu().flip(0).clamp(min=0), 0)
     omitted = int((tail <= budget).sum())
     return max(1, math.prod(values.shape) - omitted)

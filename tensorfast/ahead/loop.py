@@ -87,36 +87,38 @@ def run(
     errors: list[float] = []
     flights: deque[_Chunk] = deque()
     status, ridge = "", 0.0
-    while not status:
-        under_way = len(errors) + sum(flight.sweeps for flight in flights)
-        if len(flights) < ahead and under_way < n_iter_max:
-            most = min(chunk, n_iter_max - under_way)
-            flights.append(_Chunk.launch(sweeps, standing, under_way, most, components))
-            continue
-        flight = flights.popleft()
-        seen = flight.read()
-        if components and flight.noted is not None and seen.count == flight.end:
-            components.record(flight.end, flight.noted)
-        for sweep in range(len(errors), seen.count):
-            inner, model, trace = seen.log[sweep % len(seen.log)]
-            error = fast_relative_error(squared_norm, inner, model, dtype, trace)
-            errors.append(recompute() if error is None else error)
-            status = stop.status(errors, error is None, recompute) or ""
-        ridge = seen.ridge
-        if callback and callback(len(errors), errors[-1]):
-            status = "stopped"
-        if len(errors) == n_iter_max:
-            status = status or "max_iter"
-        elif not seen.active and not status:
-            if check:
-                check()
-            # What was launched since has changed nothing.
-            flights.clear()
-            sweeps.align(len(errors))
-            standing.resume(errors[-1])
-    for flight in flights:
-        # What they use must not be freed before they end.
-        flight.read()
+    try:
+        while not status:
+            under_way = len(errors) + sum(flight.sweeps for flight in flights)
+            if len(flights) < ahead and under_way < n_iter_max:
+                most = min(chunk, n_iter_max - under_way)
+                flights.append(_Chunk.launch(sweeps, standing, under_way, most, components))
+                continue
+            flight = flights.popleft()
+            seen = flight.read()
+            if components and flight.noted is not None and seen.count == flight.end:
+                components.record(flight.end, flight.noted)
+            for sweep in range(len(errors), seen.count):
+                inner, model, trace = seen.log[sweep % len(seen.log)]
+                error = fast_relative_error(squared_norm, inner, model, dtype, trace)
+                errors.append(recompute() if error is None else error)
+                status = stop.status(errors, error is None, recompute) or ""
+            ridge = seen.ridge
+            if callback and callback(len(errors), errors[-1]):
+                status = "stopped"
+            if len(errors) == n_iter_max:
+                status = status or "max_iter"
+            elif not seen.active and not status:
+                if check:
+                    check()
+                # What was launched since has changed nothing.
+                flights.clear()
+                sweeps.align(len(errors))
+                standing.resume(errors[-1])
+    finally:
+        # What they use must not be freed before they end, not even where something was raised.
+        for flight in flights:
+            flight.read()
     return status, errors, ridge
 
 

@@ -39,17 +39,19 @@ def graphs(device: torch.device) -> Capture:
 
     def capture(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with _RECORDING, _no_collection(), torch.cuda.stream(stream):
-            try:
-                # What torch keeps for all graphs of the process must not be of inference mode.
-                with torch.inference_mode(False):
-                    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-                step()
-                graph.capture_end()
-            except BaseException:
-                _abandon(graph, stream.device, pool)
-                raise
+        with _RECORDING, _no_collection(), _own_workspace():
+            # Not before: it would end what another thread records on this stream.
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                try:
+                    # What torch keeps for all graphs of the process must not be of inference mode.
+                    with torch.inference_mode(False):
+                        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+                    step()
+                    graph.capture_end()
+                except BaseException:
+                    _abandon(graph, stream.device, pool)
+                    raise
         return graph
 
     return capture
@@ -63,6 +65,22 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     one would be recorded with the rest: so one for all, and of those of high priority, few use.
     """
     return torch.cuda.Stream(device, priority=-1)
+
+
+@contextmanager
+def _own_workspace() -> Iterator[None]:
+    """Let cuBLAS work, as long as something is recorded, in memory of the pool of that alone.
+
+    Torch keeps what cuBLAS works on for each stream, and all is recorded on the same one. So graphs
+    would share it, also those that threads replay at once, and with the pool of one of them it
+    would be gone for all (pytorch/pytorch, issue 193402).
+    """
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)
+    clear()
+    try:
+        yield
+    finally:
+        clear()
 
 
 @contextmanager

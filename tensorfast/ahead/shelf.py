@@ -99,7 +99,7 @@ class Shelf(Generic[State]):
         _free(given_up)
 
     def clear(self) -> None:
-        """Give up all fits, and the memory of the device that they hold."""
+        """Give up all fits, and the memory that they hold."""
         with self._lock:
             given_up = list(self._kept.values())
             self._kept.clear()
@@ -110,7 +110,7 @@ class Shelf(Generic[State]):
 
 
 def forget() -> None:
-    """Free all recorded fits, and the memory of the device that they hold."""
+    """Give up all recorded fits; the memory that they hold goes back to torch's allocator."""
     for shelf in _SHELVES:
         shelf.clear()
 

@@ -60,7 +60,7 @@ class Sweeps:
             try:
                 self.recorded.append(self._capture(self._sweep))
             except RuntimeError as error:
-                self.trouble = str(error).splitlines()[0]
+                self.trouble = (str(error).strip() or type(error).__name__).splitlines()[0]
                 # What was recorded in part has used up products that were never made.
                 self._capture, self._sweep = None, self._begin()
         if phase < len(self.recorded) and self._capture is not None:

@@ -55,9 +55,11 @@ class _Iterate:
 
 def room_for(factors: Sequence[Tensor], rows: int) -> _Iterate:
     """Make room for factors of these shapes, and for a log of so many sweeps."""
-    own = [torch.empty_like(f, memory_format=torch.contiguous_format) for f in factors]
-    core = own[0].new_empty([f.shape[1] for f in factors])
-    return _Iterate(own, core, Standing.of_rows(rows, core.device))
+    # A later fit writes there, too, perhaps outside of the inference mode of this one.
+    with torch.inference_mode(False):
+        own = [torch.empty_like(f, memory_format=torch.contiguous_format) for f in factors]
+        core = own[0].new_empty([f.shape[1] for f in factors])
+        return _Iterate(own, core, Standing.of_rows(rows, core.device))
 
 
 #: Fits of small tensors by what was recorded for them.

@@ -75,10 +75,11 @@ def _sketched_within(x: Tensor, mode: int, budget: float) -> tuple[Tensor, float
     singular values are a little too small it may keep more vectors than needed: where the spectrum
     is flat, up to 6 % more (noise, 230 x 200 x 10), else none.
     """
-    rng, whole = generator("basis_within", 0, x.device), norms.squared_norm(x)
+    rng, whole = generator("basis_within", 0, x.device), float(norms.squared_norm(x))
     for columns in COLUMNS:
         found = sketch(x, mode, columns - OVERSAMPLE, rng)
-        left = (whole - found.squares.cumsum(0)).clamp(min=0).tolist()
+        # On the host: a GPU's cumulative sum is not always the same.
+        left = (whole - found.squares.cpu().cumsum(0)).clamp(min=0).tolist()
         if left[-1] <= budget:
             rank = sum(rest > budget for rest in left) + 1
             return found.basis[:, :rank], left[rank - 1]

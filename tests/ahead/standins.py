@@ -88,7 +88,9 @@ class Tape(TorchDispatchMode):
         self._calls.append((func, args, kwargs, out))
         return out
 
+    @torch.inference_mode()
     def replay(self):
+        # A graph knows of no mode: here everything may be written.
         for func, args, kwargs, out in self._calls:
             again = func(*args, **kwargs)
             for there, now in zip(_tensors(out), _tensors(again), strict=True):

@@ -16,6 +16,7 @@ class Graph:
 
     made = None
     broken = False
+    events = None
 
     def __init__(self):
         self.asked = []
@@ -25,9 +26,11 @@ class Graph:
         assert not torch.is_inference_mode_enabled()
         assert not gc.isenabled()
         self.asked.append("begin")
+        self.events.append("begin")
 
     def capture_end(self):
         self.asked.append("end")
+        self.events.append("end")
         if self.broken and self is self.made[0]:
             raise RuntimeError("capture was invalidated")
 
@@ -37,10 +40,21 @@ def recording(monkeypatch):
     """Put stand-ins in place; yield what records, and what was asked of the allocator."""
     asked = []
     monkeypatch.setattr(Graph, "made", [])
+    monkeypatch.setattr(Graph, "events", [])
+
+    def note(event):
+        assert recorded._RECORDING.locked()
+        Graph.events.append(event)
+
+    # A device may be given without its index; a stream knows it.
+    stream = mock.Mock(device=mock.Mock(index=3))
+    stream.wait_stream = lambda _: note("wait")
+    monkeypatch.setattr(
+        torch._C, "_cuda_clearCublasWorkspaces", lambda: note("clear"), raising=False
+    )
     for name, stand_in in {
         "CUDAGraph": Graph,
-        # A device may be given without its index; a stream knows it.
-        "Stream": lambda _, priority: mock.Mock(device=mock.Mock(index=3)),
+        "Stream": lambda _, priority: stream,
         "current_stream": mock.Mock(),
         "graph_pool_handle": lambda: (0, 7),
         "stream": lambda _: contextlib.nullcontext(),
@@ -60,6 +74,14 @@ def test_what_is_recorded_ends_and_garbage_is_collected_again(recording):
     assert graph.asked == ["begin", "end"]
     assert gc.isenabled()
     assert not asked
+
+
+def test_nobody_else_records_meanwhile_and_cublas_works_in_memory_of_the_graph(recording):
+    capture, _ = recording
+    capture(lambda: None)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        capture(refused)
+    assert Graph.events == ["clear", "wait", "begin", "end", "clear"] * 2
 
 
 def graph_is_open(graph):

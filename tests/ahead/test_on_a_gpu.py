@@ -89,6 +89,52 @@ def test_threads_fit_the_same_tensor_at_once(fit):
     assert not failed
 
 
+def test_a_fit_that_is_given_up_takes_nothing_from_those_that_are_kept():
+    x, other = data(), torch.randn(96, 80, 72, device="cuda")
+    hooi(other)
+    expected = hooi(x)
+    for key in list(tucker.RECORDED._kept)[:1]:
+        # The one that was recorded first.
+        tucker.RECORDED.take(key)
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    scrap = [torch.full((1 << 22,), float("nan"), device="cuda") for _ in range(16)]
+    for _ in range(3):
+        same(hooi(x), expected)
+    assert all(bool(s.isnan().all()) for s in scrap)
+
+
+def test_different_fits_of_one_thread_may_be_replayed_by_several_at_once():
+    tensors, failed = [torch.randn(n, 80, 72, device="cuda") for n in (96, 100, 104, 108)], []
+    expected = [hooi(x) for x in tensors]
+
+    def work(x, expected):
+        try:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                for _ in range(5):
+                    same(hooi(x), expected)
+        except Exception as error:
+            failed.append(error)
+
+    torch.cuda.synchronize()
+    threads = [threading.Thread(target=work, args=a) for a in zip(tensors, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+@pytest.mark.parametrize("fit", [cp_als, hooi])
+def test_inference_mode_makes_no_difference(fit):
+    x = data()
+    with torch.inference_mode():
+        expected = fit(x)
+    same(fit(x), expected)
+    with torch.inference_mode():
+        same(fit(x), expected)
+
+
 def test_what_is_forgotten_is_freed():
     x = data()
     fitted = cp_als(x)

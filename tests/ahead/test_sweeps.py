@@ -88,6 +88,16 @@ def test_a_number_cannot_be_read_while_something_is_recorded():
     assert not sweeps.recorded
 
 
+def test_an_error_without_words_is_told_by_its_name():
+    def refused(step):
+        raise RuntimeError
+
+    counting = Counting()
+    sweeps = Sweeps(counting.begin, 3, refused)
+    assert counting.run(sweeps) == directly()
+    assert sweeps.trouble == "RuntimeError"
+
+
 def kept(nbytes=10):
     return Kept(object(), (), nbytes)
 

@@ -31,6 +31,7 @@ PATH = [
     "kernels/cholesky.py",
     "kernels/solve.py",
     "kernels/judge.py",
+    "kernels/jacobi.py",
     "kernels/gram.py",
 ]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tensorfast as tf
+from tensorfast.ahead import loop
 from tensorfast.convergence import StoppingRule
 from tensorfast.ops import small
 from tensorfast.tucker import ahead as engine
@@ -100,6 +101,19 @@ def test_a_callback_sees_every_sweep_and_may_stop():
         assert all(torch.equal(f, g) for f, g in zip(one[2], other[2], strict=True))
 
 
+def test_where_something_is_raised_all_that_was_launched_has_ended(monkeypatch):
+    read, chunk_read = [], loop._Chunk.read
+    monkeypatch.setattr(loop._Chunk, "read", lambda self: read.append(self) or chunk_read(self))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "exact_error", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        both(multilinear((12, 11, 10), (4, 3, 5), torch.float64), (4, 3, 5), tol=0)
+    assert len(read) == loop.AHEAD
+
+
 def test_what_is_given_is_not_modified():
     x, rank = noisy((12, 11, 10)), (4, 3, 5)
     start = start_for(x, rank)
@@ -131,6 +145,15 @@ def test_a_second_fit_of_other_data_in_the_same_place_replays_the_first(shelf, m
         there.core.fill_(7)
     both(x, (4, 3, 4), capture=Tape, keep=True, n_iter_max=9)
     assert len(shelf) == 2
+
+
+def test_what_was_recorded_in_inference_mode_serves_outside_of_it_and_back(shelf):
+    x = noisy((12, 11, 10))
+    for mode in (True, False, True):
+        with torch.inference_mode(mode), torch.no_grad():
+            plain, there = both(x, (4, 3, 5), capture=Tape, keep=True, n_iter_max=9)
+        equal(plain, there)
+        assert len(shelf) == 1
 
 
 @pytest.mark.parametrize(

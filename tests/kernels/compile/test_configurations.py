@@ -35,6 +35,10 @@ def test_the_grid_reaches_everything(reports):
             continue
         assert {launch.case.wide for launch in several} == {False, True}
         assert {launch.told("WIDE", None) for launch in several} == {False, True}
+    of_residual = [launch for launch in reports if launch.configuration.kernel == "residual_kernel"]
+    types = {launch.configuration.dtypes for launch in of_residual}
+    long = {launch.configuration.dtypes for launch in of_residual if launch.told("LONG", False)}
+    assert long == types
 
 
 @pytest.mark.parametrize("capability", CHIPS)

@@ -26,6 +26,9 @@ PHASES = {
     # the Gram matrix.
     ("solve", 16): "LLLLLLS|LLS|S",
     ("solve", 200): "LLLLLLS|LLS|",
+    # T, twice, W; four columns; their lengths; those of others, values, vectors.
+    ("eigenvectors", 16): "LLS|LLSS|LS|LSLS",
+    ("eigenvectors", 200): "LLS|LLSS|LS|LSLS",
 }
 
 

@@ -99,27 +99,30 @@ def check(matrix, values, vectors):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 17])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 13])
 def test_eigenvectors(n, kind):
     matrix = matrix_of(n, kind)
     check(matrix, *jacobi.eigenvectors(matrix))
 
 
-@pytest.mark.parametrize(("n", "kind"), [(35, "deficient"), (66, "rank one"), (130, "ascending")])
+@pytest.mark.parametrize(
+    ("n", "kind"), [(18, "good"), (35, "deficient"), (66, "rank one"), (130, "ascending")]
+)
 def test_larger_tiles(n, kind):
     test_eigenvectors(n, kind)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [24, 64, 96])
+@pytest.mark.parametrize("n", [24, 64])
 def test_the_sizes_in_use(n, kind):
     test_eigenvectors(n, kind)
 
 
 @pytest.mark.slow
-def test_the_largest_side():
-    test_eigenvectors(192, "good")
+@pytest.mark.parametrize(("n", "kind"), [(96, "good"), (96, "nearly repeated"), (192, "good")])
+def test_the_largest_sides(n, kind):
+    test_eigenvectors(n, kind)
 
 
 @pytest.mark.parametrize(("n", "kind"), [(13, "deficient"), (15, "ascending"), (16, "good")])
@@ -134,12 +137,12 @@ def sweeps(monkeypatch):
     if not knobs.runtime.interpret:
         pytest.skip("counted under the interpreter")
     step, calls = jacobi._step, []
-    monkeypatch.setattr(jacobi, "_step", lambda *args: calls.append(args[3]) or step(*args))
+    monkeypatch.setattr(jacobi, "_step", lambda *args: calls.append(args) or step(*args))
 
     def count(matrix):
         calls.clear()
         jacobi.eigenvectors(matrix)
-        return len(calls) // (2 * -(-len(matrix) // 4))
+        return len(calls) // (2 * -(-len(matrix) // 4) - 1)
 
     return count
 
@@ -171,11 +174,10 @@ def test_what_is_diagonal_takes_one_sweep(sweeps, kind):
     assert torch.equal(values, matrix.diagonal().flip(0))
 
 
-def test_a_basis_of_eigenvectors_takes_one_sweep(sweeps):
-    """Nothing is left to do where there is only rounding beside the diagonal."""
-    matrix = matrix_of(12, "good")
-    _, vectors = jacobi.eigenvectors(matrix)
-    assert sweeps(vectors.t() @ matrix @ vectors) <= 2
+def test_what_small_angles_leave_takes_no_other_sweep(sweeps):
+    matrix = torch.diag(torch.arange(1, 9, dtype=torch.float64, device=DEVICE)) + 1e-9
+    assert sweeps(matrix) == 1
+    check(matrix, *jacobi.eigenvectors(matrix))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

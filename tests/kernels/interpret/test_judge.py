@@ -10,7 +10,7 @@ from triton import knobs
 from tensorfast.convergence import fast_relative_error
 from tensorfast.cp.stopping import hadamard
 from tensorfast.kernels.devices import CHIPS
-from tensorfast.kernels.judge import State, judge
+from tensorfast.kernels.judge import State, judge, judge_sums
 from tensorfast.precision import explicit_residual_below, unit_roundoff
 from tensorfast.testing import normal as drawn
 
@@ -57,6 +57,20 @@ def test_sums(rows, rank, count, dtype):
         assert abs(float(sum_) - float(terms.sum())) <= bound
     assert log[[0, 1, 3]].isnan().all()
     assert values(found)[1] == 7
+
+
+@pytest.mark.parametrize(("error", "previous"), [(0.5, 0.9), (0.5, 0.5), (1e-9, 0.5)])
+def test_sums_that_are_known_are_judged_as_those_that_are_formed(error, previous):
+    limits = double(4.0, 1e-4, 1e-8, 1e-3)
+    inner = (4.0 + 3.0 - 4.0 * error**2) / 2
+    logs, states = double(*[0.0] * 12).view(2, 2, 3), [state(True, 3, previous) for _ in range(2)]
+    judge(
+        [double(3.0).view(1, 1)], double(1.0)[None], double(inner)[None], logs[0], states[0], limits
+    )
+    judge_sums(double(inner, 3.0, 3.0), logs[1], states[1], limits)
+    assert torch.equal(*logs)
+    assert values(states[0]) == values(states[1])
+    assert values(states[0])[0] == (previous > error > 1e-4)
 
 
 @pytest.mark.parametrize("capability", CHIPS)

@@ -224,6 +224,30 @@ def test_the_ways_of_every_chip(capability, rank):
         check(x, rank, double, factors, CHIPS[capability])
 
 
+@pytest.mark.parametrize("rank", [20, 40])
+@pytest.mark.parametrize("capability", CHIPS)
+def test_as_many_modes_as_there_may_be(capability, rank):
+    x = normal((3, 2, 3, 2, 5, 3, 2, 3))
+    factors = [normal((n, rank), torch.float32, k + 1) for k, n in enumerate(x.shape)]
+    for double in (False, True):
+        check(x, rank, double, factors, CHIPS[capability])
+
+
+def test_many_modes_and_long_indices_leave_fewer_registers_for_the_tile():
+    def tiles(*shape, rank=40, wide="float32"):
+        strides = tuple(math.prod(shape[n + 1 :]) for n in range(len(shape)))
+        ways = [kernels._plan(shape, strides, "float32", wide, rank, chip) for chip in chips]
+        return [(way.tile.block_m, way.tile.warps, way.known["HELD"]) for way in ways]
+
+    chips = CHIPS[80], CHIPS[90]
+    assert tiles(9, 9, 9) == [(128, 8, False), (64, 4, True)]
+    assert tiles(9, 9, 1 << 28) == tiles(*[3] * 6) == [(128, 8, False)] * 2
+    assert tiles(9, 9, 9, 9, rank=20) == [(64, 8, True), (64, 4, True)]
+    assert tiles(9, 9, 9, 16, rank=20) == [(64, 4, True)] * 2
+    assert tiles(9, 9, 9, wide="float64") == [(64, 8, False)] * 2
+    assert tiles(*[3] * 6, wide="float64") == [(32, 8, False)] * 2
+
+
 @pytest.mark.parametrize("rank", [4, 40])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_an_exact_model_leaves_nothing(dtype, rank):
