@@ -216,7 +216,6 @@ def _judge(case, x, factors, chip):
     programs = judge.programs_for(factor.numel(), case.rank, chip)
     parts = _tensor((3, programs), "float64") if programs > 1 else None
     judge.verdict(grams, factor, factor, parts, log, judge.State(*small), limits)
-    judge.judge_sums(_tensor((3,), "float64"), log, judge.State(*small), limits)
 
 
 def _sums(case, x, factors, chip):
