@@ -8,6 +8,8 @@ PY      = $(VENV)/bin/python
 READY   = $(VENV)/.$(if $(TRITON),test,dev)-ready
 # The demo needs little, and is content with more where that is there already.
 DEMO    = $(or $(wildcard $(READY)),$(VENV)/.demo-ready)
+# What begins with _ is shared by the others.
+EXAMPLES = $(abspath $(filter-out examples/_%,$(wildcard examples/*.py)))
 # A process for each core: a test keeps to one thread.
 SPREAD  = --numprocesses=auto --maxprocesses=8
 
@@ -15,6 +17,9 @@ help:                   ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 demo: $(DEMO)           ## decompose a hyperspectral image, and draw what was found
 	$(PY) examples/indian_pines.py
+examples: $(DEMO)       ## run every example, in build/examples/
+	mkdir -p build/examples
+	cd build/examples && for example in $(EXAMPLES); do $(abspath $(PY)) $$example || exit 1; done
 test: $(READY)          ## tests and doctests, with coverage
 	$(PY) -m pytest $(SPREAD) --cov --ignore=tests/kernels/compile
 	TRITON_INTERPRET=1 $(PY) -m pytest $(SPREAD) tests/kernels/interpret
@@ -50,4 +55,4 @@ $(VENV)/.%-ready: constraints.txt pyproject.toml setup.py
 	$(if $(TRITON),$(PY) -m pip install --quiet --disable-pip-version-check --no-deps triton==$(TRITON))
 	touch $@
 
-.PHONY: help demo test test-compile test-interpret test-slow test-gpu lint format type bench gpu wheel clean
+.PHONY: help demo examples test test-compile test-interpret test-slow test-gpu lint format type bench gpu wheel clean

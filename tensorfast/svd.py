@@ -28,6 +28,12 @@ METHODS = ("auto", "full", "gram", "randomized")
 OVERSAMPLE = 8
 POWER_STEPS = 2
 
+#: Extra columns of `truncated_svd`, as a share of the rank, where that is more. The spectra of
+#: photographs fall slowly: of one of 3000 x 4000, at rank 100, the error is 1.7 % above the least
+#: with 8 extra columns, 0.2 % with 50 in 1.4 times the time; two more power steps give 0.4 %, in
+#: 1.6 times.
+OVERSAMPLE_SHARE = 0.5
+
 #: Up to this length of the shorter side the Gram matrix's eigenvectors are exact and cost little
 #: more than sketching: eigh of 512 x 512 takes about 20 ms on two cores.
 GRAM_UP_TO = 512
@@ -165,8 +171,8 @@ def truncated_svd(
         - ``"full"``: LAPACK's divide and conquer, then cut. Most accurate, slowest.
         - ``"gram"``: eigenvectors of the smaller Gram matrix in double precision. Singular values
           below 1.5e-8 of the largest are lost in it.
-        - ``"randomized"``: Gaussian sketch of ``rank + 8`` columns, two power steps,
-          orthonormalised in between.
+        - ``"randomized"``: Gaussian sketch of ``rank + max(8, rank // 2)`` columns, two power
+          steps, orthonormalised in between.
         - ``"auto"``: ``"full"`` where the smaller side is at most 64 or ``rank`` is more than half
           of it; for float32 ``"gram"`` where it is at most 512; else ``"randomized"`` if ``rank +
           8`` is at most a quarter of it, else ``"full"``.
@@ -189,7 +195,7 @@ def truncated_svd(
     Notes
     -----
     Flops: full O(m n min(m, n)); gram 2 m n min(m, n) in float64; randomized about 12 m
-    n (rank + 8).
+    n (rank + max(8, rank // 2)).
 
     References
     ----------
@@ -250,7 +256,7 @@ def _by_gram(a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _randomized(a: Tensor, rank: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    columns = min(rank + OVERSAMPLE, *a.shape)
+    columns = min(rank + max(OVERSAMPLE, int(OVERSAMPLE_SHARE * rank)), *a.shape)
     basis = orthonormal(a @ gaussian(a.shape[1], columns, a.dtype, a.device, rng))
     for _ in range(POWER_STEPS):
         basis = orthonormal(a @ orthonormal(a.mH @ basis))

@@ -1,16 +1,11 @@
 """The examples run, and say and draw what they promise."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("matplotlib")
 
-ROOT = Path(__file__).resolve().parents[1]
 PNG = b"\x89PNG\r\n\x1a\n"
 ROW = re.compile(
     r"(?P<method>cp_als|sthosvd|hooi) +(?P<rank>\d+(?: x \d+)*) +(?P<compression>[\d.]+) x +"
@@ -20,20 +15,11 @@ ROW = re.compile(
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def quick(run_example, tmp_path_factory):
     """Run the example once, small, where nothing else lies; its output and the folder."""
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, ROOT / "examples" / "indian_pines.py"]
-    command += ["--quick", "--sweeps", "5", "--ranks", "6", "3", "--output", "picture.png"]
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    # Threads gain nothing at this size, and lose much where the machine is shared.
-    environment["OMP_NUM_THREADS"] = "1"
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, folder
+    options = ("--quick", "--sweeps", "5", "--ranks", "6", "3", "--output", "picture.png")
+    return run_example("indian_pines", folder, *options), folder
 
 
 def test_indian_pines_prints_a_row_for_each_decomposition(quick):
