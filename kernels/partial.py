@@ -24,6 +24,9 @@ __all__ = ["contract_partial", "contract_partial_kernel", "expected", "splits_fo
 RESULTS, BLOCK_G = 1024, 8
 WARPS = 4
 
+#: A bound on what a thread may take, without which ptxas spills to make room for another program.
+REGISTERS = 128
+
 
 @triton.jit(do_not_specialize=["modes", "results", "group", "stride_g", "rank", "per_split"])
 def contract_partial_kernel(
@@ -114,5 +117,6 @@ def contract_partial(
             BLOCK_Q=block,
             BLOCK_G=BLOCK_G,
             num_warps=WARPS,
+            maxnreg=REGISTERS,
         )
     return out[0] if parts == 1 else out.sum(0)
