@@ -98,6 +98,10 @@ class Session:
         return max(1, min(self.max_rounds, int(self.lap_seconds / first)))
 
 
+def _of_the_model(data, answer):
+    return residual.relative_error(data.x, *answer)
+
+
 def _seconds(run):
     run.setup()
     begin = time.perf_counter()
@@ -105,7 +109,9 @@ def _seconds(run):
     return time.perf_counter() - begin, result
 
 
-def measure(benchmark, session, adapters, problem_name, implementation, lap):
+def measure(
+    benchmark, session, adapters, problem_name, implementation, lap, error_of=_of_the_model
+):
     """Time one implementation on one problem and put what is known of it into ``extra_info``.
 
     Parameters
@@ -115,6 +121,8 @@ def measure(benchmark, session, adapters, problem_name, implementation, lap):
     adapters : dict of str to callable
     problem_name, implementation : str
     lap : int
+    error_of : callable
+        From a problem's data and a run's answer to the error; default: that of a model.
 
     Raises
     ------
@@ -141,9 +149,8 @@ def measure(benchmark, session, adapters, problem_name, implementation, lap):
     gc.collect()
     with Watch() as watch:
         result = benchmark.pedantic(run.call, setup=run.setup, rounds=rounds, iterations=1)
-    head, factors = run.answer(result)
-    error = residual.relative_error(session.data(problem).x, head, factors)
-    del result, head, factors
+    error = error_of(session.data(problem), run.answer(result))
+    del result
     times = benchmark.stats.stats.data
     benchmark.extra_info.update(others_s=watch.others, available_s=watch.available)
     benchmark.extra_info.update(_describe(problem, implementation, lap, run, sweeps, error, times))

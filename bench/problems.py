@@ -26,12 +26,13 @@ class Problem:
     name : str
         What tables and command lines call it.
     kind : str
-        ``"cp"``, ``"hooi"`` or ``"sthosvd"``.
+        ``"cp"``, ``"hooi"`` or ``"sthosvd"``; ``"spectrum"`` for a loss of embeddings.
     shape : tuple of int
     rank : int or tuple of int
-        An int for CP, one int per mode for Tucker.
+        An int for CP and embeddings, one int per mode for Tucker.
     sweeps : int
-        Sweeps every implementation runs; 1 for ST-HOSVD, which has none.
+        Sweeps every implementation runs; 1 for ST-HOSVD, which has none; steps, forward and
+        backward, for embeddings.
     tier : str
         ``"large"`` (a sweep is bandwidth and arithmetic) or ``"tiny"`` (a sweep is overhead).
     dtype : torch.dtype
@@ -73,10 +74,11 @@ class Problem:
         Returns
         -------
         Data
-            ``x``, C-contiguous, and ``start``: the initial factors for CP, empty for Tucker.
+            ``x``, C-contiguous, and ``start``: the initial factors for CP, empty for the others.
         """
         generator = torch.Generator(device).manual_seed(self.seed)
-        first, rest, norm = (_planted_cp if self.kind == "cp" else _planted_tucker)(self, generator)
+        planted = _planted_cp if isinstance(self.rank, int) else _planted_tucker
+        first, rest, norm = planted(self, generator)
         sigma = self.noise * norm / prod(self.shape) ** 0.5
         x = torch.empty(self.shape, dtype=self.dtype, device=device)
         rows = max(1, 2**22 // rest.shape[1])
@@ -137,6 +139,10 @@ TUCKER = (
     Problem("HOOI-200^3-20^3", "hooi", (200,) * 3, (20,) * 3, sweeps=10),
     Problem("STHOSVD-200^3-20^3", "sthosvd", (200,) * 3, (20,) * 3, sweeps=1),
 )
+EMBEDDINGS = tuple(
+    Problem(f"spectrum-{n}x{d}", "spectrum", (n, d), d, sweeps)
+    for n, d, sweeps in ((128, 10, 200), (1024, 64, 10), (4096, 256, 1))
+)
 MEMORY = tuple(p for p in CP if p.name == "400^3-R16")
 WARM_UP = Problem("warm-up", "cp", (30, 40, 50), 5, sweeps=2, tier="tiny")
 
@@ -157,8 +163,9 @@ def by_name(name):
     KeyError
         When no problem has that name.
     """
-    for problem in (*CP, *TUCKER):
+    everything = (*CP, *TUCKER, *EMBEDDINGS)
+    for problem in everything:
         if problem.name == name:
             return problem
-    known = ", ".join(p.name for p in (*CP, *TUCKER))
+    known = ", ".join(p.name for p in everything)
     raise KeyError(f"by_name: no problem is called {name!r}; the names are {known}")

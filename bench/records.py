@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bench.gate import Timing
 
 OURS = "tensorfast"
-PARTS = ("cp", "tucker", "memory")
+PARTS = ("cp", "tucker", "memory", "embeddings")
 DISTURBED = 10.0
 TELLING = 1.0
 
@@ -39,7 +39,7 @@ class Row:
 
     @property
     def ms(self):
-        """Milliseconds a sweep (of the whole for ST-HOSVD): the median of the laps."""
+        """Milliseconds a sweep (of the whole for ST-HOSVD), or a step: the median of the laps."""
         return 1e3 * statistics.median(self.seconds) / self.info["sweeps"]
 
     @property

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 from bench import acceptance, gpu_records, gpu_tables, plots  # noqa: E402, I001
 from bench import problems, records, tables  # noqa: E402
 from bench.gpu_parts import PARTS  # noqa: E402
+from bench.rivals_embeddings import PCA  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
@@ -145,6 +146,7 @@ def _section(machine, folder):
         lines += ["\nExact relative errors\n", tables.errors(machine, problems.TUCKER), ""]
         lines += tables.variants(machine, problems.TUCKER)
         lines.append(f"\n![Tucker, ms]({folder}/tucker.png)")
+    lines += ["\n#### Loss of embeddings, ms a step\n", *_embeddings(machine)]
     if "memory" in machine.parts:
         lines += ["\n#### Peak extra memory of CP-ALS\n", tables.memory(machine)]
         lines.append(
@@ -158,6 +160,18 @@ def _section(machine, folder):
         lines += ["\n#### Not run\n"]
         lines += [f"- {e['implementation']} on {e['problem']}: {e['reason']}" for e in refused]
     return "\n".join(lines) + "\n"
+
+
+def _embeddings(machine):
+    if "embeddings" not in machine.parts:
+        return ["Not measured yet: `python bench/run.py --only embeddings`."]
+    return [
+        "Forward and backward: the share of the largest eigenvalue by `spectral_uniformity_loss`; "
+        f"by `torch.linalg.eigvalsh` of the covariance; {PCA} is the share of the two largest "
+        "singular values by `torch.pca_lowrank`. The error is that of the gradient, relative, "
+        "against the same formula in float64.\n",
+        tables.embeddings(machine),
+    ]
 
 
 def check(machines):

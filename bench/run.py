@@ -1,4 +1,4 @@
-"""Run the benchmark: ``python bench/run.py [--only cp,tucker,memory] [--out DIR] [--quick]``.
+"""Run the benchmark: ``python bench/run.py [--only cp,tucker] [--out DIR] [--quick]``.
 
 Each part is a pytest session of its own and leaves ``DIR/<machine>/<part>.json`` as soon as it has
 finished, unless it failed; `bench.report` then writes the tables and the plots. Run it on a machine

@@ -72,15 +72,18 @@ def times(machine, chosen, total=False):
             if row is None:
                 cells.append("-")
                 continue
-            ms = row.ms * (row.info["sweeps"] if total else 1)
-            spread = f" ±{50 * row.spread:.0f} %" if len(row.seconds) > 1 else ""
-            cells.append(f"{ms:.3g}{spread}")
+            cells.append(_milliseconds(row, row.info["sweeps"] if total else 1))
         if not total:
             ours = machine.row(problem.name, OURS)
             cells += ["-", "-"] if ours is None else _rates(ours)
         rows.append(cells)
     extra = [] if total else ["tensorfast GFLOP/s", "% of roof"]
     return table(["problem", *names, *extra], rows)
+
+
+def _milliseconds(row, times=1):
+    spread = f" ±{50 * row.spread:.0f} %" if len(row.seconds) > 1 else ""
+    return f"{row.ms * times:.3g}{spread}"
 
 
 def _rates(row):
@@ -139,6 +142,29 @@ def errors(machine, chosen):
         tolerance = rounding_tolerance(problem.shape, problem.itemsize)
         rows.append([_label(problem), str(sweeps), *cells, f"{tolerance:.1e}"])
     return table(["problem", "sweeps", *names, "tolerance"], rows)
+
+
+def embeddings(machine):
+    """Milliseconds a step, speed-ups and the error of the gradient, of every loss of embeddings.
+
+    Parameters
+    ----------
+    machine : Machine
+
+    Returns
+    -------
+    str
+    """
+    chosen = _measured(machine, problems.EMBEDDINGS)
+    names = _implementations(machine, chosen)
+    rows = []
+    for problem in chosen:
+        found = [machine.row(problem.name, name) for name in names]
+        cells = [problem.name, *(_milliseconds(row) if row else "-" for row in found)]
+        cells += [compared(machine, problem, rival).text for rival in names[1:]]
+        rows.append([*cells, *(f"{row.error:.1e}" if row else "-" for row in found)])
+    told = ("{}, ms", names), ("over {}", names[1:]), ("{}, error", names)
+    return table(["problem", *(text.format(name) for text, own in told for name in own)], rows)
 
 
 def memory(machine):

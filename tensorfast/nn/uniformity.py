@@ -210,7 +210,8 @@ def _tame(op: str, z: Tensor) -> Tensor:
 
     A GPU is not asked: there the scale is always divided by, and what is not finite gives NaN.
     """
-    largest = torch.linalg.vector_norm(z.detach(), torch.inf)
+    # Not the norm of order infinity, which on a CPU took 20 times as long.
+    largest = z.detach().abs().amax()
     if z.is_cuda or torch.compiler.is_compiling():
         return z / torch.where(largest > 0, largest, torch.ones_like(largest))
     size = float(largest)
@@ -234,10 +235,13 @@ def _gram(z: Tensor) -> Tensor:
 
 
 def _trace(z: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the trace, and whether it is no more than the rounding of the mean of ``z``."""
+    """Return the trace, and whether it is no more than the rounding of the mean of ``z``.
+
+    If so it is infinite: what is divided by it vanishes.
+    """
     trace = gram.trace()
     lost = trace <= (torch.linalg.vector_norm(z) * (4 * torch.finfo(z.dtype).eps)).square()
-    return torch.where(lost, 1.0, trace), lost
+    return torch.where(lost, torch.inf, trace), lost
 
 
 def _share(leading: Tensor, trace: Tensor, lost: Tensor) -> Tensor:
@@ -298,8 +302,8 @@ class _Loss(torch.autograd.Function):
             else:
                 basis = vectors[:, :k]
                 part = basis @ (basis.t() @ own) if _is_wide(own) else (own @ basis) @ basis.t()
-        scale = torch.where(lost, 0.0, 2 * grad / (trace * share if log else trace))
-        return scale * (part - share * own), None, None, None
+        scale = 2 * grad / (trace * share if log else trace)
+        return scale * torch.addcmul(part, share, own, value=-1), None, None, None
 
 
 class _Projector(torch.autograd.Function):

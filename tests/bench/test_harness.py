@@ -6,10 +6,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench import machine, memory_probe, problems, quiet, residual, rivals, rivals_tucker, run
+from bench import (
+    machine,
+    memory_probe,
+    problems,
+    quiet,
+    residual,
+    rivals,
+    rivals_embeddings,
+    rivals_tucker,
+    run,
+)
 from bench.measure import Session
 from bench.rivals import Run
 
@@ -33,6 +44,17 @@ def test_tensorly_tells_the_sweeps_that_it_ran():
             result = run.call()
             assert run.sweeps_run(result) == 3
             assert residual.relative_error(data.x.numpy(), *run.answer(result)) < 0.9
+
+
+@pytest.mark.parametrize("name", rivals_embeddings.EMBEDDINGS)
+def test_the_gradient_of_every_loss_of_embeddings_is_right(name):
+    problem = problems.Problem("p", "spectrum", (40, 6), 6, sweeps=2)
+    data = problem.build()
+    (run,) = rivals_embeddings.EMBEDDINGS[name](problem, data, sweeps=2)
+    gradient, exact = run.answer(run.call())
+    assert exact.dtype == torch.float64
+    assert rivals_embeddings.error_of(data, (gradient, exact)) < 1e-5
+    assert rivals_embeddings.error_of(data, (1.01 * gradient, exact)) > 5e-3
 
 
 @pytest.mark.parametrize("code", [0, 1])

@@ -64,13 +64,20 @@ def results(tmp_path):
     """Write results in which tensorfast takes 1 ms a sweep and every answer is right."""
 
     def write(errors=None, ours=1e-3, share=20.0, quick=False, commit="0123456789abcdef", dirty=()):
-        parts = {"cp": [], "tucker": [], "memory": []}
+        parts = {"cp": [], "tucker": [], "memory": [], "embeddings": []}
         for problem in (*problems.CP, *problems.TUCKER):
             part = parts["cp" if problem.kind == "cp" else "tucker"]
             error = (errors or {}).get(problem.name, 0.1)
             part.append(benchmark(problem, "tensorfast", [ours] * 3, error))
             for rival, ms in (RIVALS if problem.kind == "cp" else TUCKER_RIVALS).items():
                 part.append(benchmark(problem, rival, [ms * 1e-3] * 3, 0.1))
+        for problem in problems.EMBEDDINGS:
+            for name, ms in (("tensorfast", 1e3 * ours), ("torch-pca", 15.0)):
+                # Of the gradient.
+                error = (errors or {}).get(problem.name, 1e-7)
+                error = error if name == "tensorfast" else 1e-7
+                part = parts["embeddings"]
+                part.append(benchmark(problem, name, [ms * 1e-3] * 3, error))
         for problem in problems.MEMORY:
             parts["memory"] += [
                 memory_entry(problem, "tensorfast", 20.0),
@@ -139,9 +146,10 @@ def test_one_wrong_answer_fails_its_row_and_the_mean(results):
 
 
 def test_slow_results_fail_the_bar(results):
-    tucker = {p.name for p in problems.TUCKER}
-    assert failed(results(ours=2e-3)[0]) == tucker
-    assert failed(results(ours=4e-3)[0]) == {*tucker, "geometric mean of the large"}
+    slow = {*(p.name for p in problems.TUCKER), "spectrum-4096x256"}
+    assert failed(results(ours=2e-3)[0]) == slow
+    slow |= {"spectrum-1024x64", "geometric mean of the large"}
+    assert failed(results(ours=4e-3)[0]) == slow
     assert {p.name for p in problems.CP} <= failed(results(ours=9e-3)[0])
 
 
@@ -156,6 +164,28 @@ def test_the_bar_of_tucker_is_over_tensorly_as_it_comes(results):
         line for line in tables.speedups(found, problems.TUCKER).splitlines() if "HOOI" in line
     ]
     assert "| 5.33x | 4.67x | tensorly-torch-randomized |" in line
+
+
+def test_the_bar_of_embeddings_is_over_the_pca_at_no_larger_error(results):
+    found = results()[0]
+    checks = [check for check in acceptance.checks(found) if check.what.startswith("spectrum-")]
+    assert [check.what.partition(": ")[2] for check in checks] == [
+        f"at least {bar}x torch-pca" for bar in (2.0, 5.0, 10.0)
+    ]
+    assert {check.found for check in checks} == {"15.0x (over torch-pca)"}
+    assert "| spectrum-128x10 | 1 | 15 | 15.0x | 1.0e-07 | 1.0e-07 |" in report.document([found])
+    wrong = results(errors={"spectrum-128x10": 1e-3})[0]
+    assert failed(wrong) == {"spectrum-128x10"}
+    assert "| spectrum-128x10 | 1 | 15 | error larger |" in report.document([wrong])
+
+
+def test_embeddings_that_were_not_measured_are_told(results):
+    found = results()[0]
+    for problem in problems.EMBEDDINGS:
+        del found.rows[problem.name]
+    del found.parts["embeddings"]
+    assert failed(found) == {p.name for p in problems.EMBEDDINGS}
+    assert "Not measured yet: `python bench/run.py --only embeddings`." in report.document([found])
 
 
 def test_much_memory_fails_the_bar_from_either_start(results):
@@ -173,7 +203,7 @@ def test_a_quick_run_or_none_never_passes(results):
 
 def test_what_is_no_commit_never_passes(results):
     assert failed(results(dirty=("tucker",))[0]) == {"tucker"}
-    assert failed(results(commit=None)[0]) == {"cp", "tucker", "memory"}
+    assert failed(results(commit=None)[0]) == {"cp", "tucker", "memory", "embeddings"}
 
 
 @pytest.mark.parametrize("disturbed", ["tensorfast", "tensorly-torch"])
