@@ -11,8 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bench.splitting import between
-from bench.tables import keep
+from bench.tables import between, keep
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "examples"

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench import example_pages
 from bench.example_pages import agree, blocks, written
+from bench.tables import between
 
 BLOCK = "| fit | 0.1234 | 2250 | 1.50 s | 16 ms (15 ms to 17 ms) | 8.2x | -0.979 | 1e-14 |"
 
@@ -42,6 +43,15 @@ def test_small_changes_and_times_are_no_changes(old, new):
 )
 def test_other_changes_are(old, new):
     assert not agree(BLOCK, BLOCK.replace(old, new))
+
+
+def test_only_what_stands_between_the_markers_is_replaced():
+    text = "a\n<!-- t:start -->\nold\n<!-- t:end -->\nb\n"
+    new = between(text, "t", "new")
+    assert new == "a\n<!-- t:start -->\n\nnew\n\n<!-- t:end -->\nb\n"
+    assert between(new, "t", "new") == new
+    with pytest.raises(ValueError, match="unpack"):
+        between("no markers", "t", "new")
 
 
 def test_a_check_is_content_with_blocks_that_agree_and_else_all_are_taken(tmp_path):
