@@ -89,7 +89,7 @@ class _LogShare(torch.autograd.Function):
         share = torch.where(lost, 1.0, (lengths[-k:].sum() / total).clamp(max=1))
         # What is divided by infinity vanishes.
         total = torch.where(lost, torch.inf, total)
-        ctx.save_for_backward(z, tall, values, vectors, share, total)
+        ctx.save_for_backward(z, tall, values, lengths, vectors, share, total)
         ctx.options = k, center, roots
         return share.log().to(z.dtype)
 
@@ -108,6 +108,7 @@ def _gradient(
     options: tuple[int, bool, bool],
     tall: Tensor,
     values: Tensor,
+    lengths: Tensor,
     vectors: Tensor,
     share: Tensor,
     total: Tensor,
@@ -116,7 +117,7 @@ def _gradient(
     k, _, roots = options
     with matmul_precision("ieee", tall.device):
         if roots:
-            f = grad * _slopes(values, roots) * _weights(values, k, share, total)
+            f = grad * _slopes(lengths, roots) * _weights(lengths, k, share, total)
             return (tall @ (vectors * f).to(tall.dtype)) @ vectors.t().to(tall.dtype)
         # By the few columns of the projector.
         basis, scale = vectors[:, -k:], 2 * grad / total
@@ -124,24 +125,25 @@ def _gradient(
         return torch.addcmul(part, scale, tall, value=-1)
 
 
-def _slopes(values: Tensor, roots: bool) -> Tensor:
+def _slopes(lengths: Tensor, roots: bool) -> Tensor:
     """Return ``2 l'``. A root that is 0 may have any, and is given none."""
     if not roots:
-        return torch.full_like(values, 2.0)
-    lengths = roots_of(values)
+        return torch.full_like(lengths, 2.0)
     return torch.where(lengths > 0, 1 / lengths, 0.0)
 
 
-def _are_leading(values: Tensor, k: int) -> Tensor:
-    return torch.arange(len(values), device=values.device) >= len(values) - k
+def _are_leading(lengths: Tensor, k: int) -> Tensor:
+    return torch.arange(len(lengths), device=lengths.device) >= len(lengths) - k
 
 
-def _weights(values: Tensor, k: int, share: Tensor, total: Tensor) -> Tensor:
+def _weights(lengths: Tensor, k: int, share: Tensor, total: Tensor) -> Tensor:
     """Return ``w``."""
-    return (_are_leading(values, k) / share - 1) / total
+    return (_are_leading(lengths, k) / share - 1) / total
 
 
-def _differences(values: Tensor, slopes: Tensor, weights: Tensor, k: int, roots: bool) -> Tensor:
+def _differences(
+    values: Tensor, lengths: Tensor, slopes: Tensor, weights: Tensor, k: int, roots: bool
+) -> Tensor:
     """Return the divided differences of ``f``, 0 where there is no gap to divide by."""
     f, side = slopes * weights, _are_leading(values, k)
     gaps = values[:, None] - values
@@ -149,7 +151,6 @@ def _differences(values: Tensor, slopes: Tensor, weights: Tensor, k: int, roots:
     alike = (side[:, None] == side) & (slopes[:, None] * slopes > 0)
     if not roots:
         return torch.where(alike, 0.0, apart)
-    lengths = roots_of(values)
     limit = -f[:, None] * slopes / (lengths[:, None] + lengths)
     return torch.where(alike, limit, apart)
 
@@ -168,21 +169,21 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
-        grad, tall, values, vectors, share, total = ctx.saved_tensors
+        grad, tall, values, lengths, vectors, share, total = ctx.saved_tensors
         k, center, roots = ctx.options
         change = _turned(change - change.mean(0) if center else change, ctx.wide)
-        slopes, weights = _slopes(values, roots), _weights(values, k, share, total)
+        slopes, weights = _slopes(lengths, roots), _weights(lengths, k, share, total)
         with matmul_precision("ieee", tall.device):
             half = vectors.t() @ (change.t() @ tall).to(values.dtype) @ vectors
             of_gram = half + half.t()
             of_lengths = slopes / 2 * of_gram.diagonal()
-            of_leading = _are_leading(values, k) * of_lengths[-k:].sum() / share**2
+            of_leading = _are_leading(lengths, k) * of_lengths[-k:].sum() / share**2
             of_weights = (of_lengths.sum() - of_leading) / total**2
-            inner = of_gram * _differences(values, slopes, weights, k, roots)
+            inner = of_gram * _differences(values, lengths, slopes, weights, k, roots)
             inner = inner + torch.diag(slopes * of_weights)
             here = (vectors * (slopes * weights) @ vectors.t()).to(tall.dtype)
             there = (vectors @ inner @ vectors.t()).to(tall.dtype)
             out = grad * (change @ here + tall @ there)
         # The Hessian is symmetric, so that a change forward and a gradient backward are the same.
         along = (of_lengths @ weights).to(grad.dtype)
-        return along, _turned(out, ctx.wide), *[None] * 6
+        return along, _turned(out, ctx.wide), *[None] * 7
