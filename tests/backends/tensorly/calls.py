@@ -100,7 +100,7 @@ def khatri_rao(o: Operands) -> Call:
     left = [i for i in range(len(rows)) if i != skip]
     weights = mask = None
     if o.flag():
-        weights = o.array(o.pick((1, rank))) if not vectors else o.array(1)
+        weights = o.array(1 if vectors else o.pick((1, rank)) if len(left) > 1 else rank)
     if o.flag():
         shape = [rows[i] for i in left]
         mask = o.array(*o.pick((shape, [math.prod(shape)])))
@@ -156,7 +156,7 @@ def higher_order_moment(o: Operands) -> Call:
     shape = o.sizes(1, 3)
     # There is no mean of nothing.
     shape[0] = max(shape[0], 1)
-    order = o.integer(1 - 2 * o.bad, 4 if len(shape) < 3 else 3)
+    order = o.integer(1 - 2 * o.bad, (1, 4, 3)[len(shape) - 1])
     kwargs = {"tensor": o.array(*shape), "order": order}
     # Core calls its own batched_outer with two arguments, and it takes one.
     return Call("higher_order_moment", kwargs, shape[0] + order, moment if order > 1 else None)
