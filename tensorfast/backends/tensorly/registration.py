@@ -21,7 +21,6 @@ NAME = "tensorfast"
 @cache
 def _make() -> None:
     """Define the class that TensorLy looks up by its name; what it lacks is TensorLy's own."""
-
     backend: Any = new_class(
         "TensorfastTenalgBackend", (CoreTenalgBackend,), {"backend_name": NAME}
     )
