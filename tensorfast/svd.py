@@ -38,6 +38,9 @@ OVERSAMPLE_SHARE = 0.5
 #: more than sketching: eigh of 512 x 512 takes about 20 ms on two cores.
 GRAM_UP_TO = 512
 
+#: Longer over shorter side from which a QR factorisation goes before a full SVD.
+NARROW = 4
+
 
 def generator(op: str, seed: int | torch.Generator | None, device: torch.device) -> torch.Generator:
     """Return a generator on ``device`` for a ``seed`` argument; None draws a fresh seed."""
@@ -242,6 +245,13 @@ def _automatic(a: Tensor, rank: int) -> str:
 
 
 def _full(a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    if a.shape[0] >= NARROW * a.shape[1]:
+        q, r = torch.linalg.qr(a)
+        u, s, vh = _full(r, rank)
+        return q @ u, s, vh
+    if a.shape[1] >= NARROW * a.shape[0]:
+        u, s, vh = _full(a.mH, rank)
+        return vh.mH, s, u.mH
     u, s, vh = torch.linalg.svd(a, full_matrices=False)
     return u[:, :rank], s[:rank], vh[:rank]
 
