@@ -87,3 +87,11 @@ def plain(array: Any) -> torch.Tensor:
         return array.detach().resolve_conj().resolve_neg()
     array = np.asarray(array)
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+
+
+def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what a function returns or raises."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        return error
