@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
+import tensorly
 import torch
-
-tensorly = pytest.importorskip("tensorly")
 from tensorly.decomposition import parafac, tucker
 from tensorly.tenalg import svd_interface
 
