@@ -171,7 +171,8 @@ def truncated_svd(
     rank : int
         Number of triplets; cut to ``min(m, n)``.
     method : {"auto", "full", "gram", "randomized"}
-        - ``"full"``: LAPACK's divide and conquer, then cut. Most accurate, slowest.
+        - ``"full"``: LAPACK's divide and conquer, of a long matrix after a QR factorisation, then
+          cut. Most accurate, slowest.
         - ``"gram"``: eigenvectors of the smaller Gram matrix in double precision. Singular values
           below 1.5e-8 of the largest are lost in it.
         - ``"randomized"``: Gaussian sketch of ``rank + max(8, rank // 2)`` columns, two power
@@ -275,8 +276,8 @@ def _randomized(a: Tensor, rank: int, rng: torch.Generator) -> tuple[Tensor, Ten
 
 def _from_subspace(a: Tensor, basis: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rayleigh-Ritz: the singular triplets of ``a`` restricted to a subspace of its range."""
-    u, s, vh = torch.linalg.svd(basis.mH @ a, full_matrices=False)
-    return basis @ u[:, :rank], s[:rank], vh[:rank]
+    u, s, vh = _full(basis.mH @ a, rank)
+    return basis @ u, s, vh
 
 
 def _signed(u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
