@@ -1,6 +1,8 @@
 """TensorLy's core as the oracle: which arrays it computes with, and how a result is held to it."""
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 tl = pytest.importorskip("tensorly")
 
 from tensorly.cp_tensor import CPTensor  # noqa: E402
+
+import tensorfast.backends.tensorly as backend  # noqa: E402
 
 LIBRARIES = ("numpy", "pytorch")
 FUNCTIONS = (
@@ -95,3 +99,17 @@ def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except Exception as error:
         return error
+
+
+def in_threads(work: Callable[[int], None], count: int, library: str) -> None:
+    """Work in several threads that begin together, each with the backend; raise what they raise."""
+    start = threading.Barrier(count)
+
+    def one(number: int) -> None:
+        with arrays_of(library), backend.active():
+            start.wait(timeout=60)
+            work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        for done in [pool.submit(one, number) for number in range(count)]:
+            done.result()
