@@ -4,7 +4,6 @@ Loops in the order of alternating least squares, disturbed between the calls in 
 NumPy and torch know to change an array; each result is held to the operands of that moment.
 """
 
-import gc
 from typing import Any
 
 import hypothesis
@@ -213,9 +212,6 @@ class Disturbance:
         if s.library == "pytorch":
             with torch.inference_mode():
                 s.mttkrp()
-
-    def garbage_collected(self, s: Sweep) -> None:
-        gc.collect()
 
 
 DISTURBANCES = [
