@@ -163,7 +163,9 @@ def check(
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", [*SHARING, *OTHERS])
 def test_a_fit(name, library, dtype):
-    shares = name in SHARING and name != "svd"
+    # With NumPy's float32, constrained_parafac goes on in float64 for all but the tensor.
+    promoted = (name, library, dtype) == ("constrained", "numpy", "float32")
+    shares = name in SHARING and name != "svd" and not promoted
     check((SHARING | OTHERS)[name], library, dtype, SHAPE, RANK, name in POSITIVE, shares=shares)
 
 

@@ -31,11 +31,10 @@ ARGUMENTS: dict[str, Callable[[Callable[..., Any]], tuple[Any, ...]]] = {
 ROUNDINGS = 4 * (24 + 4)
 
 
-@pytest.fixture(autouse=True, params=["as it is", "never small"])
-def small(request, monkeypatch):
-    """Leave to core what is too small to gain, or nothing: answers are the same."""
-    if request.param == "never small":
-        monkeypatch.setattr("tensorfast.backends.tensorly.algebra.SMALL", 0)
+@pytest.fixture(autouse=True)
+def never_small(monkeypatch):
+    """Leave nothing to core because it is too small to gain."""
+    monkeypatch.setattr("tensorfast.backends.tensorly.algebra.SMALL", 0)
 
 
 def positive(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -268,8 +267,10 @@ def test_what_is_no_number_spreads_as_far_as_core_spreads_it(name, library):
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("small", [0, 1 << 20])
 @pytest.mark.parametrize("mode", [-1, np.int64(-1)], ids=["int", "NumPy's int"])
-def test_a_negative_mode_counts_from_the_end(library, mode):
+def test_a_negative_mode_counts_from_the_end(library, mode, small, monkeypatch):
+    monkeypatch.setattr("tensorfast.backends.tensorly.algebra.SMALL", small)
     make = np.asarray if library == "numpy" else torch.from_numpy
     x, cp, _ = ARGUMENTS["unfolding_dot_khatri_rao"](lambda *shape: make(positive(shape)))
     with arrays_of(library):
@@ -278,8 +279,10 @@ def test_a_negative_mode_counts_from_the_end(library, mode):
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("small", [0, 1 << 20])
 @pytest.mark.parametrize("rows", [(4, 3, 2), (2, 4, 3), (3, 8, 1), (3, 8), (3, 4, 2, 1)], ids=str)
-def test_factors_that_only_fit_as_a_product_are_refused(library, rows):
+def test_factors_that_only_fit_as_a_product_are_refused(library, rows, small, monkeypatch):
+    monkeypatch.setattr("tensorfast.backends.tensorly.algebra.SMALL", small)
     make = np.asarray if library == "numpy" else torch.from_numpy
     x = make(positive((3, 4, 2)))
     factors = [make(positive((n, 3))) for n in rows]
