@@ -64,6 +64,12 @@ MAY_IMPORT = {
     "tensorfast.cp": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
     "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
     "tensorfast.nn": (*LEAVES, "tensorfast.ops"),
+    "tensorfast.backends": (
+        *ENGINE,
+        *METHODS,
+        "numpy",
+        "tensorly",
+    ),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
     "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),
 }
