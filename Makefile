@@ -8,7 +8,7 @@ PY      = $(VENV)/bin/python
 READY   = $(VENV)/.$(if $(TRITON),test,dev)-ready
 # The demo needs little, and is content with more where that is there already.
 DEMO    = $(or $(wildcard $(READY)),$(VENV)/.demo-ready)
-# What begins with _ is shared by the others.
+# What begins with _ is a part of them.
 EXAMPLES = $(abspath $(filter-out examples/_%,$(wildcard examples/*.py)))
 # A process for each core: a test keeps to one thread.
 SPREAD  = --numprocesses=auto --maxprocesses=8

@@ -11,15 +11,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bench.splitting import between
-from bench.tables import keep
+from bench.tables import between, keep
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "examples"
-BLOCK = re.compile(r"<!-- (\w+):start -->\n\n(.*?)\n\n<!-- \1:end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- ([\w-]+):start -->\n\n(.*?)\n\n<!-- \1:end -->", re.DOTALL)
 PICTURE = re.compile(r"\]\((images/\S+?)\)")
 #: A number and what says that it is a time, or a ratio of times, which no two runs share.
-NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)( s\b|x)?")
+NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)( m?s\b|x)?")
 #: What another processor's rounding may do to a fit of many sweeps, and to a count of them.
 TOLERANCE = 0.02
 

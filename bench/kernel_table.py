@@ -11,8 +11,7 @@ import triton
 from bench.cases import Case
 from bench.kernel_checks import meant_unit
 from bench.launches import compiled, note
-from bench.splitting import between
-from bench.tables import keep, table
+from bench.tables import between, keep, table
 from tensorfast.kernels.devices import CHIPS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.splitting import between
-from bench.tables import keep, table
+from bench.tables import between, keep, table
 from tensorfast.cp.plan_fused import below, plan_fused
 from tensorfast.cp.schedule import all_schedules
 from tensorfast.cp.tree import contraction_tree

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.tables import table
+from bench.tables import between, table
 from tensorfast.kernels.configs import arithmetic
 from tensorfast.kernels.devices import CHIPS
 from tensorfast.precision import PRECISIONS
@@ -349,13 +349,6 @@ def by_length(cases, values, form):
             for n in LENGTHS
         ],
     )
-
-
-def between(text, name, content):
-    """Replace what stands between the markers ``<!-- name:start -->`` and ``<!-- name:end -->``."""
-    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    before, rest = text.split(start)
-    return f"{before}{start}\n\n{content}\n\n{end}{rest.split(end)[1]}"
 
 
 def main():

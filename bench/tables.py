@@ -1,4 +1,8 @@
-"""The tables of RESULTS.md, of README.md and of the pages in docs/, in Markdown."""
+"""The tables of RESULTS.md, of README.md and of the pages in docs/, in Markdown.
+
+What they tell was measured on a `bench.records.Machine`; of the problems that are `chosen`, those
+that were measured have a row.
+"""
 
 import argparse
 import sys
@@ -51,16 +55,7 @@ def _implementations(machine, chosen):
 def times(machine, chosen, total=False):
     """Milliseconds of each implementation, with the spread of the laps.
 
-    Parameters
-    ----------
-    machine : Machine
-    chosen : iterable of Problem
-    total : bool
-        Of all sweeps and the start together, instead of a sweep.
-
-    Returns
-    -------
-    str
+    Of a sweep; with ``total`` of all sweeps and the start together.
     """
     chosen = _measured(machine, chosen)
     names = _implementations(machine, chosen)
@@ -95,17 +90,7 @@ def _rates(row):
 
 
 def speedups(machine, chosen):
-    """Speed-ups of tensorfast, gated on the errors.
-
-    Parameters
-    ----------
-    machine : Machine
-    chosen : iterable of Problem
-
-    Returns
-    -------
-    str
-    """
+    """Speed-ups of tensorfast, gated on the errors."""
     chosen = _measured(machine, chosen)
     tucker = any(problem.kind != "cp" for problem in chosen)
     rows = []
@@ -121,17 +106,7 @@ def speedups(machine, chosen):
 
 
 def errors(machine, chosen):
-    """Exact relative errors side by side, and the tolerance of the gate.
-
-    Parameters
-    ----------
-    machine : Machine
-    chosen : iterable of Problem
-
-    Returns
-    -------
-    str
-    """
+    """Exact relative errors side by side, and the tolerance of the gate."""
     chosen = _measured(machine, chosen)
     names = _implementations(machine, chosen)
     rows = []
@@ -145,16 +120,7 @@ def errors(machine, chosen):
 
 
 def embeddings(machine):
-    """Milliseconds a step, speed-ups and the error of the gradient, of every loss of embeddings.
-
-    Parameters
-    ----------
-    machine : Machine
-
-    Returns
-    -------
-    str
-    """
+    """Milliseconds a step, speed-ups and the error of the gradient, of every loss of embeddings."""
     chosen = _measured(machine, problems.EMBEDDINGS)
     names = _implementations(machine, chosen)
     rows = []
@@ -168,16 +134,7 @@ def embeddings(machine):
 
 
 def memory(machine):
-    """Peak extra memory of each implementation as a share of the tensor.
-
-    Parameters
-    ----------
-    machine : Machine
-
-    Returns
-    -------
-    str
-    """
+    """Peak extra memory of each implementation as a share of the tensor."""
     rows = []
     for problem, found in machine.memory.items():
         for name, info in found.items():
@@ -189,17 +146,7 @@ def memory(machine):
 
 
 def variants(machine, chosen):
-    """Return which way of each rival was the fastest and so was measured.
-
-    Parameters
-    ----------
-    machine : Machine
-    chosen : iterable of Problem
-
-    Returns
-    -------
-    list of str
-    """
+    """Return a line for each problem: which way of a rival was the fastest and so was measured."""
     lines = []
     for problem in _measured(machine, chosen):
         ways = {n: r.info["variant"] for n, r in machine.rows[problem.name].items()}
@@ -210,16 +157,7 @@ def variants(machine, chosen):
 
 
 def readme(machine):
-    """Return the short table for README.md, CP and Tucker, and what it takes to read it.
-
-    Parameters
-    ----------
-    machine : Machine
-
-    Returns
-    -------
-    str
-    """
+    """Return the short table for README.md, CP and Tucker, and what it takes to read it."""
     chosen = _measured(machine, (*problems.CP, *problems.TUCKER))
     header = ["problem", "tensorfast, ms", "vs TensorLy", *(f"vs {rival}" for rival in OTHERS)]
     shown = table(header, [_readme_row(machine, problem) for problem in chosen])
@@ -265,6 +203,13 @@ def _readme_memory(problem, found):
         told = " and ".join(widened)
         text += f" Not counted: the float64 copy of it, twice its size, that {told} each worked on."
     return text
+
+
+def between(text, name, content):
+    """Replace what stands between the markers ``<!-- name:start -->`` and ``<!-- name:end -->``."""
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    before, rest = text.split(start)
+    return f"{before}{start}\n\n{content}\n\n{end}{rest.split(end)[1]}"
 
 
 def keep(page, written, about, module):

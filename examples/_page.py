@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,29 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 BLUE, SKY, ORANGE, GREEN = "#0072b2", "#56b4e9", "#d55e00", "#009e73"
+PURPLE, AMBER = "#cc79a7", "#e69f00"
 
 
 class Page:
     """What an example writes into its folder: ``NAME.md``, the blocks of docs/NAME.md; pictures.
 
-    ``python -m bench.example_pages`` puts them where they belong.
+    ``python -m bench.example_pages`` puts them where they belong. What is on the command line is
+    in `options`; `extra` adds to the parser what one example alone is asked.
     """
 
-    def __init__(self, name: str, about: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        extra: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    ) -> None:
         parser = argparse.ArgumentParser(description=about.splitlines()[0])
         parser.add_argument("--output", type=Path, default=Path(), help="the folder to write to")
         parser.add_argument("--quick", action="store_true", help="less of what takes long")
-        options = parser.parse_args()
-        self.quick: bool = options.quick
-        self.name, self.folder = name, options.output
+        extra(parser)
+        self.options = parser.parse_args()
+        self.quick: bool = self.options.quick
+        self.name, self.folder = name, self.options.output
         self.folder.mkdir(parents=True, exist_ok=True)
         self._blocks: list[str] = []
 

@@ -2,10 +2,6 @@
 
 import contextlib
 import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 # One thread: the same everywhere, as how a sum is split changes its rounding, and on small problems
 # several times faster than two wherever another process holds a core.
@@ -26,28 +22,6 @@ with contextlib.suppress(ImportError):
     # Random examples are few but each may be the first to touch an operation, so time says nothing.
     hypothesis.settings.register_profile("tensorfast", deadline=None)
     hypothesis.settings.load_profile("tensorfast")
-
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="session")
-def run_example() -> Callable[..., str]:
-    """Run an example by its name, in a folder, with options; what it prints."""
-
-    def run(name: str, folder: Path, *options: str) -> str:
-        command = [sys.executable, ROOT / "examples" / f"{name}.py", *options]
-        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        # Threads gain nothing at this size, and lose much where the machine is shared.
-        environment["OMP_NUM_THREADS"] = "1"
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench import splitting
 from bench.splitting import CORES, KINDS, MODES
+from bench.tables import between
 from tensorfast.kernels import configs, gram
 from tensorfast.kernels.devices import CHIPS
 from tensorfast.kernels.products import MODES as OFFERED
@@ -212,17 +213,8 @@ def test_a_sum_that_is_flushed_is_better_than_one_that_is_not():
     assert all(e <= 2 * r for e, r in zip(flushed, limit, strict=True))
 
 
-def test_only_what_stands_between_the_markers_is_replaced():
-    text = "a\n<!-- t:start -->\nold\n<!-- t:end -->\nb\n"
-    new = splitting.between(text, "t", "new")
-    assert new == "a\n<!-- t:start -->\n\nnew\n\n<!-- t:end -->\nb\n"
-    assert splitting.between(new, "t", "new") == new
-    with pytest.raises(ValueError, match="unpack"):
-        splitting.between("no markers", "t", "new")
-
-
 def test_the_page_has_the_modes_as_they_are():
     """Its other tables take minutes."""
     page = splitting.PAGE.read_text(encoding="utf-8")
     for name, content in (("chosen", splitting.chosen()), ("modes", splitting.described())):
-        assert splitting.between(page, name, content) == page
+        assert between(page, name, content) == page

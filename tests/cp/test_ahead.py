@@ -13,7 +13,7 @@ from tensorfast.cp.schedule import all_schedules
 from tensorfast.cp.stopping import DivergenceWatch, hadamard
 from tensorfast.cp.update import LeastSquares
 from tensorfast.testing import planted
-from tests.ahead.standins import Directly, Recorder, Tape, judged
+from tests.ahead.standins import Directly, Recorder, Tape, judged, report
 
 
 class Algebra:
@@ -155,14 +155,6 @@ def test_fixed_modes():
 def test_a_callback_sees_every_sweep_and_may_stop():
     x, start = problem((7, 6, 8), 3, 0.2, torch.float64)
     calls = ([], [])
-
-    def report(into):
-        def callback(sweep, error, factors):
-            into.append((sweep, error, [f.clone() for f in factors]))
-            return sweep == 7
-
-        return callback
-
     options = {"n_iter_max": 30, "tol": 0, "free": range(3)}
     plain = als(DenseOperand(x), start, LeastSquares(), callback=report(calls[0]), **options)
     ahead = als_ahead(

@@ -13,7 +13,7 @@ from tensorfast.tucker import ahead as engine
 from tensorfast.tucker import sweep as sweeps
 from tensorfast.tucker.ahead import RECORDED, hooi_ahead
 from tensorfast.tucker.iteration import hooi_plainly
-from tests.ahead.standins import Directly, Recorder, Tape, factorize, judged
+from tests.ahead.standins import Directly, Recorder, Tape, factorize, judged, report
 from tests.tucker.test_hooi import CASES, exact_error, multilinear, noisy
 
 cases = pytest.mark.parametrize(("shape", "rank"), CASES, ids=lambda v: "x".join(map(str, v)))
@@ -85,14 +85,6 @@ def test_where_nothing_can_be_recorded_the_fit_goes_on_and_says_so():
 
 def test_a_callback_sees_every_sweep_and_may_stop():
     calls = ([], [])
-
-    def report(into):
-        def callback(sweep, error, factors):
-            into.append((sweep, error, [f.clone() for f in factors]))
-            return sweep == 7
-
-        return callback
-
     plain, there = both(noisy((12, 11, 10)), (4, 3, 5), tol=0, callbacks=[*map(report, calls)])
     equal(plain, there)
     assert there.status == "stopped"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from types import new_class
+from typing import Any
 
 from tensorly import tenalg
 from tensorly.tenalg.core_tenalg import CoreTenalgBackend
@@ -19,12 +21,11 @@ NAME = "tensorfast"
 @cache
 def _make() -> None:
     """Define the class that TensorLy looks up by its name; what it lacks is TensorLy's own."""
-
-    class TensorfastTenalgBackend(CoreTenalgBackend, backend_name=NAME):
-        pass
-
+    backend: Any = new_class(
+        "TensorfastTenalgBackend", (CoreTenalgBackend,), {"backend_name": NAME}
+    )
     for name in algebra.__all__:
-        TensorfastTenalgBackend.register_method(name, getattr(algebra, name))
+        backend.register_method(name, getattr(algebra, name))
     tenalg.available_backend_names.append(NAME)
 
 

@@ -1,9 +1,4 @@
-"""A denoising autoencoder of digits, trained in several ways.
-
-The digits are those of scikit-learn, 1797 of 8 x 8 pixels: E. Alpaydin and C. Kaynak, "Optical
-Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998, doi:10.24432/C50P49,
-licence CC BY 4.0. They come with scikit-learn, so nothing is downloaded.
-"""
+"""A denoising autoencoder of digits, and the ways in which it is trained."""
 
 from __future__ import annotations
 
@@ -22,7 +17,6 @@ from torch import nn
 
 import tensorfast as tf
 
-CREDIT = "Digits: Alpaydin and Kaynak (1998), doi:10.24432/C50P49, CC BY 4.0"
 #: Every way sees the same batches and the same noise, and starts from the same linear layers.
 BATCH, NOISE, RATE = 128, 0.25, 0.005
 #: Dimensions of the code, and of the article's smaller one.
@@ -44,17 +38,15 @@ class Way:
     """How to train: what is added to the reconstruction loss, and whether with BatchNorm."""
 
     name: str
-    colour: str = "0.5"
-    marker: str = "o"
     loss: Callable[[torch.Tensor], torch.Tensor] | None = None
     norm: bool = False
 
 
-NONE = Way("no loss", "#0072b2", "o")
-LOSS = Way("loss", "#d55e00", "s", LOSSES[2])
-NORM = Way("BatchNorm", "#009e73", "^", norm=True)
-BOTH = Way("BatchNorm and loss", "#cc79a7", "v", LOSSES[2], norm=True)
-ARTICLE = Way("article's formula", "#e69f00", "D", by_article)
+NONE = Way("no loss")
+LOSS = Way("loss", LOSSES[2])
+NORM = Way("BatchNorm", norm=True)
+BOTH = Way("BatchNorm and loss", LOSSES[2], norm=True)
+ARTICLE = Way("article's formula", by_article)
 WAYS = (NONE, LOSS, NORM, BOTH, ARTICLE)
 
 

@@ -1,25 +1,18 @@
-"""The examples run, and say and draw what they promise."""
+"""The demo runs, and says and draws what it promises."""
 
 import re
 
 import pytest
 
-pytest.importorskip("matplotlib")
+from tests.examples.common import PNG
 
-PNG = b"\x89PNG\r\n\x1a\n"
+EXAMPLE = "indian_pines"
+OPTIONS = ("--sweeps", "5", "--ranks", "6", "3", "--output", "picture.png")
 ROW = re.compile(
     r"(?P<method>cp_als|sthosvd|hooi) +(?P<rank>\d+(?: x \d+)*) +(?P<compression>[\d.]+) x +"
     r"(?P<error>[\d.]+) +(?P<seconds>[\d.]+) s +(?P<rival_error>[\d.]+) +[\d.]+ s +"
     r"(?P<speedup>[\d.]+ x|-)"
 )
-
-
-@pytest.fixture(scope="module")
-def quick(run_example, tmp_path_factory):
-    """Run the example once, small, where nothing else lies; its output and the folder."""
-    folder = tmp_path_factory.mktemp("demo")
-    options = ("--quick", "--sweeps", "5", "--ranks", "6", "3", "--output", "picture.png")
-    return run_example("indian_pines", folder, *options), folder
 
 
 def test_indian_pines_prints_a_row_for_each_decomposition(quick):

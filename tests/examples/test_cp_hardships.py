@@ -2,39 +2,13 @@
 
 import itertools
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from bench import example_pages
+from tests.examples.common import PNG, rows
 
-pytest.importorskip("matplotlib")
-
-PAGE = example_pages.ROOT / "docs" / "cp_hardships.md"
-
-
-def rows(block):
-    return [line.strip("| ").split(" | ") for line in block.splitlines()[2:]]
-
-
-@pytest.fixture(scope="module")
-def quick(run_example, tmp_path_factory):
-    """Run the example once, small; what it printed, and the folder."""
-    folder = tmp_path_factory.mktemp("cp_hardships")
-    return run_example("cp_hardships", folder, "--quick"), folder
-
-
-@pytest.fixture(scope="module")
-def blocks(quick):
-    return example_pages.blocks((quick[1] / PAGE.name).read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def page():
-    return example_pages.blocks(PAGE.read_text(encoding="utf-8"))
+EXAMPLE = PAGE = "cp_hardships"
 
 
 def test_components_diverge_and_the_fit_says_so(blocks, quick):
@@ -129,7 +103,7 @@ def test_the_page_says_what_the_example_says(blocks, page):
 def test_two_pictures_and_the_blocks_are_written_and_nothing_else(quick):
     output, folder = quick
     pictures = {"cp_hardships_border.png", "cp_hardships_progress.png"}
-    assert {path.name for path in folder.iterdir()} == {PAGE.name, *pictures}
-    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert {path.name for path in folder.iterdir()} == {f"{PAGE}.md", *pictures}
+    assert all((folder / name).read_bytes().startswith(PNG) for name in pictures)
     assert "Baumgardner" in output
     assert "CC BY 3.0" in output

@@ -1,39 +1,22 @@
 """The photograph by its singular values: what the example measures, and what its page says."""
 
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from bench import example_pages
+from tests.examples.common import PNG, rows
 
-pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-PAGE = example_pages.ROOT / "docs" / "image_svd.md"
+EXAMPLE = PAGE = "image_svd"
 PICTURES = {f"image_svd_{name}.png" for name in ("ranks", "spectrum", "colour")}
 
 
-def rows(block):
-    """Return the numbers of a table, a list for each row; other cells are text."""
-    lines = [line.strip("| ").split(" | ") for line in block.splitlines()[2:]]
-    return [[float(re.sub(r"(?<=\d) ?(%|dB|s|x)$", "", c)) for c in cells] for cells in lines]
-
-
-@pytest.fixture(scope="module")
-def quick(run_example, tmp_path_factory):
-    """Run the example once, small; what it printed, and the folder."""
-    folder = tmp_path_factory.mktemp("image_svd")
-    return run_example("image_svd", folder, "--quick"), folder
-
-
-@pytest.fixture(scope="module")
-def blocks(quick):
-    return example_pages.blocks((quick[1] / PAGE.name).read_text(encoding="utf-8"))
+def numbers(cells):
+    """Return what stands in cells, without its unit."""
+    return [float(re.sub(r"(?<=\d) ?(%|dB|s|x)$", "", cell)) for cell in cells]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +30,7 @@ def spectrum():
 
 def test_error_and_storage_are_those_of_numpys_svd(blocks, spectrum, quick):
     (m, n), s = spectrum
-    found = rows(blocks["ranks"])
+    found = [numbers(cells) for cells in rows(blocks["ranks"])]
     assert [row[0] for row in found] == [1, 10, 20, 30, 40, 50, 100, 200]
     for rank, stored, share, error, psnr, _, ratio, squares, _ in found:
         k = int(rank)
@@ -65,15 +48,14 @@ def test_error_and_storage_are_those_of_numpys_svd(blocks, spectrum, quick):
 
 
 def test_likeness_rises_with_the_rank_and_the_default_is_near_the_best(blocks):
-    found = rows(blocks["ranks"])
+    found = [numbers(cells) for cells in rows(blocks["ranks"])]
     likeness = [row[5] for row in found]
     assert likeness == sorted(likeness)
     assert 0 < likeness[0] < 0.5 < 0.85 < likeness[-1] < 1
     assert all(0 <= row[8] <= 1 for row in found)
 
 
-def test_at_equal_storage_cp_is_nearest_and_channels_apart_are_furthest(blocks):
-    page = example_pages.blocks(PAGE.read_text(encoding="utf-8"))
+def test_at_equal_storage_cp_is_nearest_and_channels_apart_are_furthest(blocks, page):
     for block, count in ((blocks["colour"], 2), (page["colour"], 4)):
         errors = [re.findall(r"(\d\.\d+) \(rank", line) for line in block.splitlines()[2:]]
         assert len(errors) == count
@@ -85,25 +67,23 @@ def test_at_equal_storage_cp_is_nearest_and_channels_apart_are_furthest(blocks):
 
 
 def test_the_randomised_svd_of_a_larger_image_is_as_good_as_the_full_one(blocks):
-    found = [rows("\n\n| " + line.split("|", 2)[2])[0] for line in blocks["large"].splitlines()[2:]]
+    found = [numbers(cells[1:]) for cells in rows(blocks["large"])]
     ours, full = found[0], found[-1]
     assert full[0] <= ours[0] <= 1.01 * full[0]
     assert ours[1] <= 1
 
 
-def test_the_page_says_what_the_example_says(blocks):
+def test_the_page_says_what_the_example_says(blocks, page):
     """What is made whole in little time; the other tables take minutes."""
-    page = example_pages.blocks(PAGE.read_text(encoding="utf-8"))
     assert page.keys() == blocks.keys()
     for name in ("ranks", "answers"):
         assert example_pages.agree(page[name], blocks[name]), name
 
 
-def test_the_page_keeps_what_was_asked_of_the_large_image():
+def test_the_page_keeps_what_was_asked_of_the_large_image(page):
     """At least eight times faster than NumPy's full SVD, with an error at most 1 % larger."""
-    block = example_pages.blocks(PAGE.read_text(encoding="utf-8"))["large"]
-    ours = next(line for line in block.splitlines() if "tensorfast" in line)
-    error, larger, seconds, faster = rows(f"\n\n| {ours.split('|', 2)[2]}")[0]
+    ours = next(cells for cells in rows(page["large"]) if "tensorfast" in cells[0])
+    error, larger, seconds, faster = numbers(ours[1:])
     assert 0 < error < 1
     assert larger <= 1
     assert seconds > 0
@@ -112,7 +92,7 @@ def test_the_page_keeps_what_was_asked_of_the_large_image():
 
 def test_three_pictures_and_the_blocks_are_written_and_nothing_else(quick):
     output, folder = quick
-    assert {path.name for path in folder.iterdir()} == {PAGE.name, *PICTURES}
-    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in PICTURES)
+    assert {path.name for path in folder.iterdir()} == {f"{PAGE}.md", *PICTURES}
+    assert all((folder / name).read_bytes().startswith(PNG) for name in PICTURES)
     assert "danielbuechele" in output
     assert "CC BY 2.0" in output

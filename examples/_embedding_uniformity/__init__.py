@@ -1,0 +1,1 @@
+"""A denoising autoencoder trained in several ways: the trainings, their tables, their drawing."""

@@ -1,0 +1,1 @@
+"""A photograph at low rank: in grey, in colour, and large, with tables and drawings."""
