@@ -8,6 +8,8 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -17,10 +19,12 @@ import torch
 from tensorly import tenalg
 
 import tensorfast.backends.tensorly as backend
+from tensorfast.backends.tensorly import algebra
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tenalg", default="core", help="which tensor algebra runs the tests")
+    parser.addoption("--every-size", action="store_true", help="leave no size to TensorLy's")
     parser.addoption("--seed", type=int, default=0, help="what random numbers follow from, too")
     parser.addoption("--record", type=Path, help="the file to write")
 
@@ -30,27 +34,45 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Counted:
-    """A method of a tensor algebra that is counted whenever TensorLy looks it up, to call it.
+    """A function of a tensor algebra, counted when TensorLy looks it up, as it does for each call.
 
-    A function around it would stand between it and its caller, which the backend looks at.
+    Another function around it would stand between it and its caller, and the backend looks there.
     """
 
-    def __init__(self, function: Callable, name: str, calls: Counter) -> None:
+    def __init__(self, function: Callable, name: str, calls: Counter[str]) -> None:
         self.function, self.name, self.calls = function, name, calls
         calls[name] = 0
 
-    def __get__(self, instance, owner):
+    def __get__(self, instance: Any, owner: type) -> Callable:
         self.calls[self.name] += 1
         return self.function
 
 
-def registered() -> tuple[type, dict[str, Callable]]:
-    """Return the class that TensorLy looks up, and those of its functions that are ours."""
+class HandedBack:
+    """TensorLy's functions, counted when one of ours leaves its work to them."""
+
+    def __init__(self, module: ModuleType, counts: Counter[str]) -> None:
+        self.module, self.counts = module, counts
+
+    def __getattr__(self, name: str) -> Any:
+        self.counts[name] += 1
+        return getattr(self.module, name)
+
+
+def ours() -> tuple[type, dict[str, Callable]]:
+    """Return the class that TensorLy knows, and its functions without those of TensorLy."""
     backend.register(share=True)
-    algebra = type(tenalg.load_backend("tensorfast"))
-    functions = {name: getattr(algebra, name) for name in tenalg._functions}
-    ours = {n: f for n, f in functions.items() if f.__module__.startswith("tensorfast.")}
-    return algebra, ours
+    known = type(tenalg.load_backend("tensorfast"))
+    functions = {name: getattr(known, name) for name in tenalg._functions}
+    return known, {n: f for n, f in functions.items() if f.__module__.startswith("tensorfast.")}
+
+
+def count(calls: Counter[str], handed_back: Counter[str], put: Callable = setattr) -> None:
+    """Count from now on how often our functions are called, and leave that to TensorLy's."""
+    known, functions = ours()
+    for name, function in functions.items():
+        put(known, name, Counted(function, name, calls))
+    put(algebra, "core", HandedBack(algebra.core, handed_back))
 
 
 class Recorder:
@@ -58,15 +80,16 @@ class Recorder:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.tests: dict[str, tuple[str, str]] = {}
-        self.calls: Counter[str] = Counter()
-        self.reused = 0
         self.numeric = tensorly.get_backend()
         self.tenalg = config.getoption("tenalg")
+        self.tests: dict[str, tuple[str, str]] = {}
+        self.calls: Counter[str] = Counter()
+        self.handed_back: Counter[str] = Counter()
+        self.reused = 0
         if self.tenalg == "tensorfast":
-            algebra, functions = registered()
-            for name, function in functions.items():
-                setattr(algebra, name, Counted(function, name, self.calls))
+            count(self.calls, self.handed_back)
+        if config.getoption("every_size"):
+            algebra.SMALL = 0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -90,20 +113,23 @@ class Recorder:
             self.tests[report.nodeid] = report.outcome, why(report)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node, error) -> None:
+    def pytest_testnodedown(self, node: Any, error: Any) -> None:
         there = getattr(node, "workeroutput", {})
         self.calls.update(there.get("calls", {}))
+        self.handed_back.update(there.get("handed_back", {}))
         self.reused += there.get("reused", 0)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
+        seen = {
+            "calls": dict(self.calls),
+            "handed_back": dict(self.handed_back),
+            "reused": self.reused + backend.reused(),
+        }
         if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput.update(calls=dict(self.calls), reused=backend.reused())
+            self.config.workeroutput.update(seen)
         elif path := self.config.getoption("record"):
-            reused = self.reused + backend.reused()
-            path.write_text(
-                json.dumps({"tests": self.tests, "calls": self.calls, "reused": reused})
-            )
+            path.write_text(json.dumps({"tests": self.tests, **seen}))
 
 
 def why(report: pytest.TestReport | pytest.CollectReport) -> str:
