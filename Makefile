@@ -25,12 +25,14 @@ test: $(READY)          ## tests and doctests, with coverage
 	$(PY) -m pytest $(SPREAD) --cov --ignore=tests/kernels/compile
 	TRITON_INTERPRET=1 $(PY) -m pytest $(SPREAD) tests/kernels/interpret
 	$(PY) -m pytest tests/kernels/compile
+	$(PY) tests/backends/tensorly/suite/run.py --quick
 test-compile: $(READY)  ## only the kernels, compiled for GPUs that are not there (TRITON=3.6.0)
 	$(PY) -m pytest tests/kernels/compile
 test-interpret: $(READY) ## only the kernels, under Triton's interpreter
 	TRITON_INTERPRET=1 $(PY) -m pytest $(SPREAD) tests/kernels/interpret
 test-tensorly: $(READY) ## TensorLy's own tests by our backend for it, and by its own (TENSORLY=0.9.0)
 	$(PY) tests/backends/tensorly/suite/run.py
+	$(if $(TENSORLY),$(PY) -m pytest $(SPREAD) tests/backends)
 test-slow: $(READY)     ## only the tests that take long, or many gigabytes
 	$(PY) -m pytest -m slow --slow
 test-gpu: $(READY)      ## only the tests that need a GPU

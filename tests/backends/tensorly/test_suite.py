@@ -1,5 +1,6 @@
 """What holds our tensor algebra to TensorLy's own tests: it sees what is wrong, and only that."""
 
+import sys
 from collections import Counter
 
 import pytest
@@ -93,12 +94,17 @@ def test_what_ends_worse_is_a_fault(repeated, stock, ours, algebra):
 
 @pytest.mark.parametrize("stock", ["passed", "failed", "skipped"])
 def test_what_is_missing_is_a_fault(repeated, stock):
-    assert faults(record(a=stock), record()) == [f"numpy, {EVERY_SIZE}: a is missing"]
+    (fault,) = faults(record(a="passed", b=stock), record(a="passed"))
+    assert fault == f"numpy, {EVERY_SIZE}: b is missing"
+
+
+def test_nothing_at_all_is_a_fault(repeated):
+    assert "no test has passed" in faults(record(), record())[0]
 
 
 def test_what_fails_by_both_as_often_is_excused_aloud(repeated, capsys):
     repeated[0].update({(STOCK, "a"): 2, (EVERY_SIZE, "a"): 2})
-    assert faults(record(a="passed"), record(a="failed")) == []
+    assert faults(record(a="passed"), record(a="failed", b="passed")) == []
     assert "excused: a fails 2 times of 5 when repeated" in capsys.readouterr().out
 
 
@@ -186,3 +192,24 @@ def test_the_table_has_a_line_for_each_run():
         assert line.split()[-6:] == ["1", "0", "1", "0", "0", "1"]
     assert "mode_dot" in text
     assert "0, 30000" in text
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("outcome", ["passed", "failed"])
+def test_quick_or_not_the_verdict_is_the_same(monkeypatch, capsys, repeated, quick, outcome):
+    asked = []
+
+    def run(numeric, algebra, tests=()):
+        asked.append((algebra, *tests))
+        how = {"a": "passed", "b": "passed" if algebra == STOCK else outcome, "c": "skipped"}
+        return record(**{name: end for name, end in how.items() if name in (tests or how)})
+
+    monkeypatch.setattr(suite, "run", run)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--numeric", "numpy", *["--quick"] * quick])
+    assert suite.main() == (outcome == "failed")
+    left = ["b", "c"] if outcome == "failed" else ["c"]
+    every = [(EVERY_SIZE,), (STOCK, *left)] if quick else [(name,) for name in suite.ALGEBRAS]
+    assert sorted(asked) == sorted(every)
+    printed = capsys.readouterr()
+    assert "numpy: c: skipped, " in printed.out
+    assert (f"numpy, {EVERY_SIZE}: b failed" in printed.err) == (outcome == "failed")

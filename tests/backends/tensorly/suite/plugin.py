@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tenalg", default="core", help="which tensor algebra runs the tests")
     parser.addoption("--every-size", action="store_true", help="leave no size to TensorLy's")
     parser.addoption("--seed", type=int, default=0, help="what random numbers follow from, too")
-    parser.addoption("--record", type=Path, help="the file to write")
+    parser.addoption("--record", type=Path, required=True, help="the file to write")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,7 +76,7 @@ def count(calls: Counter[str], handed_back: Counter[str], put: Callable = setatt
 
 
 class Recorder:
-    """What happens in one process; where that starts others, in these too, and it writes."""
+    """How each test has ended, and what became of TensorLy's calls of our functions."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -85,7 +85,6 @@ class Recorder:
         self.tests: dict[str, tuple[str, str]] = {}
         self.calls: Counter[str] = Counter()
         self.handed_back: Counter[str] = Counter()
-        self.reused = 0
         if self.tenalg == "tensorfast":
             count(self.calls, self.handed_back)
         if config.getoption("every_size"):
@@ -112,24 +111,14 @@ class Recorder:
         if not report.passed:
             self.tests[report.nodeid] = report.outcome, why(report)
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: Any) -> None:
-        there = getattr(node, "workeroutput", {})
-        self.calls.update(there.get("calls", {}))
-        self.handed_back.update(there.get("handed_back", {}))
-        self.reused += there.get("reused", 0)
-
-    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        seen = {
-            "calls": dict(self.calls),
-            "handed_back": dict(self.handed_back),
-            "reused": self.reused + backend.reused(),
+        record = {
+            "tests": self.tests,
+            "calls": self.calls,
+            "handed_back": self.handed_back,
+            "reused": backend.reused(),
         }
-        if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput.update(seen)
-        elif path := self.config.getoption("record"):
-            path.write_text(json.dumps({"tests": self.tests, **seen}))
+        self.config.getoption("record").write_text(json.dumps(record))
 
 
 def why(report: pytest.TestReport | pytest.CollectReport) -> str:
