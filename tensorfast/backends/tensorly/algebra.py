@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from tensorly.tenalg.tenalg_utils import _validate_contraction_modes
 from torch import Tensor
 
 from ... import baseline, ops
+from ...blocks import SLAB
+from ...precision import solve_dtype
 from . import sharing
 from .operands import Operands, operands
 
@@ -83,7 +86,7 @@ def _small(tensor: Any, columns: int = 16) -> bool:
 
 
 def _has(tensor: Any, mode: Any) -> bool:
-    return isinstance(mode, int) and -tensor.ndim <= mode < tensor.ndim
+    return isinstance(mode, Integral) and -tensor.ndim <= mode < tensor.ndim
 
 
 def _ascend(modes: Sequence[int], ndim: int) -> bool:
@@ -153,7 +156,7 @@ def unfolding_dot_khatri_rao(tensor: Any, cp_tensor: Any, mode: int) -> Any:
     """
     weights, factors = cp_tensor
     count = len(factors)
-    if not isinstance(mode, int) or not -count <= mode < count:
+    if not isinstance(mode, Integral) or not -count <= mode < count:
         return core.unfolding_dot_khatri_rao(tensor, cp_tensor, mode)
     mode %= count
     others = [f for n, f in enumerate(factors) if n != mode]
@@ -184,18 +187,23 @@ def unfolding_dot_khatri_rao(tensor: Any, cp_tensor: Any, mode: int) -> Any:
 
 
 def inner(tensor1: Any, tensor2: Any, n_modes: int | None = None) -> Any:
-    """Sum of products over all modes, or over the last of one and the first of the other."""
+    """Sum of products over all modes, or over the last of one and the first of the other.
+
+    That over all is summed in double precision.
+    """
     given = operands(tensor1, tensor2)
-    if given is None or n_modes is not None or tensor1.shape != tensor2.shape:
-        # That over some modes is one matrix product already.
+    # That over some modes is one matrix product already.
+    if given is None or not given.direct or n_modes is not None or tensor1.shape != tensor2.shape:
         return core.inner(tensor1, tensor2, n_modes)
-    a, b = given.tensors
-    return given.answer(torch.dot(a.reshape(-1), b.reshape(-1)))[()]
+    a, b = (x.reshape(-1).split(SLAB) for x in given.tensors)
+    wide = solve_dtype(a[0].dtype)
+    sums = [torch.dot(p.to(wide), q.to(wide)) for p, q in zip(a, b, strict=True)]
+    return given.answer(torch.stack(sums).sum().to(a[0].dtype))[()]
 
 
 def tensordot(tensor1: Any, tensor2: Any, modes: Any, batched_modes: Any = ()) -> Any:
     """Contraction over pairs of modes; over one with a matrix's, without a copy of the tensor."""
-    given = operands(tensor1, tensor2)
+    given = None if _small(tensor1) else operands(tensor1, tensor2)
     if given is None or _any(batched_modes) or tensor2.ndim != 2:
         return core.tensordot(tensor1, tensor2, modes, batched_modes)
     modes1, modes2 = _validate_contraction_modes(tensor1.shape, tensor2.shape, modes)
@@ -207,7 +215,7 @@ def tensordot(tensor1: Any, tensor2: Any, modes: Any, batched_modes: Any = ()) -
 
 
 def _any(batched_modes: Any) -> bool:
-    return isinstance(batched_modes, int) or len(batched_modes) > 0
+    return isinstance(batched_modes, Integral) or len(batched_modes) > 0
 
 
 def higher_order_moment(tensor: Any, order: int) -> Any:
@@ -224,8 +232,12 @@ def higher_order_moment(tensor: Any, order: int) -> Any:
         raise ValueError(
             f"higher_order_moment: got shape {tuple(x.shape)}; expected (samples, features, ...)"
         )
-    samples = x.reshape(len(x), -1)
-    columns = samples.t()
-    halves = [baseline.khatri_rao([columns] * n) for n in (order // 2, order - order // 2)]
-    moment = halves[0] @ halves[1].t() / len(samples)
-    return given.answer(moment.reshape(x.shape[1:] * order))
+    rows = x.reshape(len(x), -1).t()
+    lower, upper = order // 2, order - order // 2
+    moment = x.new_zeros(len(rows) ** lower, len(rows) ** upper)
+    # Of all samples together the halves may be larger than the moment itself.
+    for part in rows.split(max(1, SLAB // len(rows) ** upper), dim=1):
+        moment = moment + (
+            baseline.khatri_rao([part] * lower) @ baseline.khatri_rao([part] * upper).t()
+        )
+    return given.answer((moment / len(x)).reshape(x.shape[1:] * order))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from threading import Lock
 from types import new_class
 from typing import Any
 
@@ -18,15 +18,20 @@ __all__ = ["NAME", "active", "register", "set_backend"]
 NAME = "tensorfast"
 
 
-@cache
+_lock = Lock()
+
+
 def _make() -> None:
-    """Define the class that TensorLy looks up by its name; what it lacks is TensorLy's own."""
-    backend: Any = new_class(
-        "TensorfastTenalgBackend", (CoreTenalgBackend,), {"backend_name": NAME}
-    )
-    for name in algebra.__all__:
-        backend.register_method(name, getattr(algebra, name))
-    tenalg.available_backend_names.append(NAME)
+    """Define, once, the class that TensorLy looks up by name; what it lacks is TensorLy's own."""
+    with _lock:
+        if NAME in tenalg.available_backend_names:
+            return
+        # Made by a call, as TensorLy has no types.
+        options = {"backend_name": NAME}
+        made: Any = new_class("TensorfastTenalgBackend", (CoreTenalgBackend,), options)
+        for name in algebra.__all__:
+            made.register_method(name, getattr(algebra, name))
+        tenalg.available_backend_names.append(NAME)
 
 
 def register(*, share: bool = True) -> None:
