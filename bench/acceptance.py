@@ -31,6 +31,8 @@ BACKEND = {
     "tucker": 1.0,
 }
 BACKEND_TINY = 0.9
+# In float64, where NumPy's matrix products are faster than torch's: not slower.
+BACKEND_DOUBLE = 1.0
 BACKEND_MEAN = 2.5
 # Factors on our backend, from those of a float64 run: at most so many times as far as TensorLy's.
 # Its own two, which differ by rounding alone, were seen to be 9 times as far as one another.
@@ -85,7 +87,7 @@ def against_tensorly(machine, problem, default=False):
 
 
 def large_mean(machine, kind="cp"):
-    """Return the geometric mean of the speed-ups over the large CP problems.
+    """Return the geometric mean of the speed-ups over the large CP problems in float32.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def large_mean(machine, kind="cp"):
         None when one of them has no speed-up to state.
     """
     chosen = (*problems.CP, *problems.TENSORLY)
-    large = [p for p in chosen if p.kind == kind and p.tier == "large"]
+    large = [p for p in chosen if (p.kind, p.tier, p.itemsize) == (kind, "large", 4)]
     try:
         return geometric_mean(against_tensorly(machine, p).speedup for p in large)
     except ValueError:
@@ -118,6 +120,12 @@ def _speed(machine, problem, bar, rival=None):
     text += "".join(f"; {name} was disturbed: measure again" for name in disturbed)
     passed = found.speedup is not None and found.speedup >= bar and not disturbed
     return Check(f"{problem.name}: at least {bar}x {over}", text, passed)
+
+
+def _backend_bar(problem):
+    if problem.tier == "tiny":
+        return BACKEND_TINY
+    return BACKEND_DOUBLE if problem.itemsize == 8 else BACKEND[problem.kind]
 
 
 def _mean(machine, kind, bar):
@@ -165,10 +173,7 @@ def checks(machine):
     found = [_speed(machine, p, LARGE if p.tier == "large" else TINY) for p in problems.CP]
     found += [_speed(machine, p, TUCKER) for p in problems.TUCKER]
     found += [_speed(machine, p, EMBEDDINGS[p.name], PCA) for p in problems.EMBEDDINGS]
-    found += [
-        _speed(machine, p, BACKEND[p.kind] if p.tier == "large" else BACKEND_TINY)
-        for p in problems.TENSORLY
-    ]
+    found += [_speed(machine, p, _backend_bar(p)) for p in problems.TENSORLY]
     found += [_distance(machine, p) for p in problems.TENSORLY]
     found += [_mean(machine, "cp", LARGE_MEAN), _mean(machine, "parafac", BACKEND_MEAN)]
     ours = [name for name in MEMORY if name.startswith(OURS)]

@@ -204,7 +204,7 @@ def backend_page(machine):
     return "\n\n".join(
         [
             tensorly(machine),
-            f"Geometric mean over `parafac` on the large problems: {stated}.",
+            f"Geometric mean over `parafac` on the large problems, in float32: {stated}.",
             f"{made.record['cpu']}, {made.record['threads']} threads, {made.source}. Milliseconds "
             "a sweep. The speed-up is that of the faster of tensorfast's two over the faster of "
             "TensorLy's; none is stated where the error is larger by more than rounding; ~ where "
