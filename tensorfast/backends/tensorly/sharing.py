@@ -226,7 +226,9 @@ def _nothing() -> None:
 
 
 def _layout(x: Tensor) -> tuple[Any, ...]:
-    return x.data_ptr(), tuple(x.shape), x.stride(), x.dtype
+    """Return where a tensor lies and how; and whether what is made of it may be used elsewhere."""
+    inference = torch.is_inference_mode_enabled()
+    return x.data_ptr(), tuple(x.shape), x.stride(), x.dtype, inference
 
 
 def fingerprint(x: Tensor) -> Tensor:
