@@ -132,8 +132,8 @@ def khatri_rao(
     if given is None or any(a.ndim != 2 for a in left):
         return core.khatri_rao(matrices, weights, skip_matrix, mask)
     factors = given.tensors[: len(left)]
-    scale = None if weights is None else given.tensors[-1].reshape(-1)
-    _same_columns("khatri_rao", factors, scale)
+    scale = None if weights is None else given.tensors[-1]
+    scale = _columns("khatri_rao", factors, scale)
     if len(left) == 1 and weights is None:
         out = left[0]
     elif given.direct:
@@ -143,10 +143,15 @@ def khatri_rao(
     return out if mask is None else out * mask.reshape(-1, 1)
 
 
-def _same_columns(op: str, factors: Sequence[Tensor], weights: Tensor | None) -> None:
-    columns = [f.shape[1] for f in factors] + ([] if weights is None else [len(weights)])
-    if len(set(columns)) > 1:
-        raise ValueError(f"{op}: got {columns} columns; expected as many of each, and of weights")
+def _columns(op: str, factors: Sequence[Tensor], weights: Tensor | None) -> Tensor | None:
+    """Return a weight for each column; one alone is every column's."""
+    columns = [f.shape[1] for f in factors]
+    given = columns[0] if weights is None or weights.numel() == 1 else weights.numel()
+    if len({*columns, given}) > 1:
+        raise ValueError(
+            f"{op}: got {columns} columns and {given} weights; expected as many of each"
+        )
+    return None if weights is None else weights.reshape(-1).expand(given)
 
 
 def unfolding_dot_khatri_rao(tensor: Any, cp_tensor: Any, mode: int) -> Any:
@@ -157,26 +162,18 @@ def unfolding_dot_khatri_rao(tensor: Any, cp_tensor: Any, mode: int) -> Any:
     weights, factors = cp_tensor
     count = len(factors)
     if not isinstance(mode, Integral) or not -count <= mode < count:
-        return core.unfolding_dot_khatri_rao(tensor, cp_tensor, mode)
+        return core.unfolding_dot_khatri_rao(tensor, (weights, factors), mode)
     mode %= count
-    others = [f for n, f in enumerate(factors) if n != mode]
+    others = [factor for n, factor in enumerate(factors) if n != mode]
+    _same_rows("unfolding_dot_khatri_rao", tensor, others, mode)
     # Of a matrix TensorLy would drop the weights.
-    small = len(others) > 1 and _small(tensor, others[0].shape[-1])
+    small = count > 2 and _small(tensor, others[0].shape[1])
     given = None if small else operands(tensor, *others, *([] if weights is None else [weights]))
     if given is None or not others:
-        cp_tensor = weights, factors
-        return core.unfolding_dot_khatri_rao(tensor, cp_tensor, mode)
-    op = "unfolding_dot_khatri_rao"
+        return core.unfolding_dot_khatri_rao(tensor, (weights, factors), mode)
     x, *matrices = given.tensors
-    scale = None if weights is None else matrices.pop().reshape(-1)
-    sizes = [size for n, size in enumerate(x.shape) if n != mode]
-    if x.ndim != count or any(f.ndim != 2 for f in matrices) or [*map(len, matrices)] != sizes:
-        shapes = [tuple(f.shape) for f in matrices]
-        raise ValueError(
-            f"{op}: got a tensor of shape {tuple(x.shape)} and, without that of mode {mode}, "
-            f"factors of shapes {shapes}; expected {sizes} rows"
-        )
-    _same_columns(op, matrices, scale)
+    scale = None if weights is None else matrices.pop()
+    scale = _columns("unfolding_dot_khatri_rao", matrices, scale)
     if not given.direct:
         matrices.insert(mode, matrices[0])
         return given.answer(ops.mttkrp(x, matrices, mode, scale, precision=None))
@@ -184,6 +181,22 @@ def unfolding_dot_khatri_rao(tensor: Any, cp_tensor: Any, mode: int) -> Any:
     return sharing.hand_over(
         given.answer(product if scale is None else product * baseline.conjugate(scale))
     )
+
+
+def _same_rows(op: str, tensor: Any, others: Sequence[Any], mode: int) -> None:
+    """Refuse factors whose Khatri-Rao product alone has the length that it should."""
+    shape = tuple(tensor.shape)
+    shapes = [tuple(factor.shape) for factor in others]
+    rows = [size for n, size in enumerate(shape) if n != mode]
+    if (
+        len(shape) != len(others) + 1
+        or any(len(s) != 2 for s in shapes)
+        or rows != [s[0] for s in shapes]
+    ):
+        raise ValueError(
+            f"{op}: got a tensor of shape {shape} and, besides that of mode {mode}, factors of "
+            f"shapes {shapes}; expected matrices with {rows} rows"
+        )
 
 
 def inner(tensor1: Any, tensor2: Any, n_modes: int | None = None) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ... import arrays
 from ...precision import STORAGE_DTYPES, compute_dtype
@@ -66,8 +67,12 @@ def _tensors(given: list[Tensor]) -> Operands | None:
     for a in given:
         if a.dtype != dtype or a.device != device or a.layout != torch.strided or not a.numel():
             return None
-    # Transforms and reduced precision reach through plain operations, so TensorLy's own.
-    if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled(device.type):
+    # These reach through plain operations, and so through TensorLy's own functions.
+    if (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled(device.type)
+    ):
         return None
     differentiated = torch.is_grad_enabled() and any(a.requires_grad for a in given)
     direct = device.type == "cpu" and not differentiated and not torch.compiler.is_compiling()

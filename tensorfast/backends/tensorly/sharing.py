@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ... import baseline
-from ...blocks import by_stride
+from ...blocks import SLAB, by_stride
 from ...cp.operand import contract_run, room_for
 from ...cp.plan import CPU, plan
 from ...cp.schedule import Run
@@ -35,10 +35,10 @@ __all__ = ["hand_over", "mttkrp", "reused", "switch"]
 
 #: Runs that served one mode only, after which a tensor's MTTKRPs are no longer prepared for.
 PATIENCE = 2
-#: Columns of the matrix as which a tensor is multiplied by random weights: long enough for
-#: bandwidth (256 MB of float32 in 9 ms, a sum takes 8), short enough that no change is lost in
-#: the rounding of a row.
-COLUMNS = 4096
+#: Length of the rows that `fingerprint` sums: their sum holds the last bit of each.
+COLUMNS = 1024
+#: Bytes a second at which it reads.
+RATE = 2e10
 
 
 class _Memory(threading.local):
@@ -196,7 +196,7 @@ class Course:
         if self._useless == PATIENCE or not (known or x.permute(order).is_contiguous()):
             return (mode,)
         itemsize = x.element_size()
-        check = 0.0 if known else x.numel() * itemsize / CPU.bandwidth
+        check = 0.0 if known else x.numel() * itemsize / RATE
         return plan(tuple(x.shape), self._rank, cycle, itemsize, CPU, order, check).runs[0]
 
     def _cycle(self, mode: int, ndim: int) -> tuple[int, ...]:
@@ -230,21 +230,22 @@ def _layout(x: Tensor) -> tuple[Any, ...]:
 
 
 def fingerprint(x: Tensor) -> Tensor:
-    """Return the products of all rows of ``x``, seen as a matrix, with random numbers.
+    """Return the products with random numbers of all rows of ``x``'s bits, seen as a matrix.
 
-    Another tensor has another, up to what would be lost in the rounding of a contraction, and so
-    has one with NaN: that equals none. One read of ``x``, which is contiguous in some order of its
-    modes.
+    Bits, as a large value would swallow others in a sum of values. What differs by more than
+    rounding has another fingerprint, but for a chance of one in a million. One read of ``x``, which
+    is contiguous in some order of its modes.
     """
     flat = x.permute(by_stride(x)).reshape(-1)
-    flat = torch.view_as_real(flat).view(-1) if flat.is_complex() else flat
-    rows = len(flat) // COLUMNS
-    body = flat[: rows * COLUMNS].view(rows, COLUMNS)
-    return torch.cat([body @ _random(flat.dtype), flat[rows * COLUMNS :]])
+    bits = (torch.view_as_real(flat) if flat.is_complex() else flat).view(torch.int32).view(-1)
+    rows = len(bits) // COLUMNS
+    matrix, numbers = bits[: rows * COLUMNS].view(rows, COLUMNS), _random()
+    parts = [part.to(torch.float64) @ numbers for part in matrix.split(SLAB // COLUMNS // 4)]
+    return torch.cat([*parts, bits[rows * COLUMNS :].to(torch.float64)])
 
 
 @cache
-def _random(dtype: torch.dtype) -> Tensor:
+def _random() -> Tensor:
     """Return numbers between 1/2 and 3/2 that nobody knows beforehand."""
     rng = torch.Generator().manual_seed(secrets.randbits(63))
-    return torch.rand(COLUMNS, dtype=dtype, generator=rng) + 0.5
+    return torch.rand(COLUMNS, dtype=torch.float64, generator=rng) + 0.5

@@ -293,6 +293,17 @@ def test_gradients_with_and_without_in_one_loop():
                 assert s.result.requires_grad == (step % 3 == 0)
 
 
+@pytest.mark.parametrize("at", range(9))
+def test_a_call_in_inference_mode_in_a_loop(at):
+    with arrays_of("pytorch"), backend.active():
+        s = Sweep("pytorch")
+        for step in range(16):
+            if step == at:
+                with torch.inference_mode():
+                    s.mttkrp()
+            s.step()
+
+
 @pytest.mark.parametrize("what", ["x", "factors"])
 def test_forward_derivatives_in_a_loop(what):
     unfolding_dot_khatri_rao = core("unfolding_dot_khatri_rao")
