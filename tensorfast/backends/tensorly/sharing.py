@@ -226,7 +226,9 @@ def _nothing() -> None:
 
 
 def _layout(x: Tensor) -> tuple[Any, ...]:
-    return x.data_ptr(), tuple(x.shape), x.stride(), x.dtype
+    """Return where a tensor lies and how; and whether what is made of it may be used elsewhere."""
+    inference = torch.is_inference_mode_enabled()
+    return x.data_ptr(), tuple(x.shape), x.stride(), x.dtype, inference
 
 
 def fingerprint(x: Tensor) -> Tensor:
@@ -240,7 +242,7 @@ def fingerprint(x: Tensor) -> Tensor:
     bits = (torch.view_as_real(flat) if flat.is_complex() else flat).view(torch.int32).view(-1)
     rows = len(bits) // COLUMNS
     matrix, numbers = bits[: rows * COLUMNS].view(rows, COLUMNS), _random()
-    parts = [part.to(torch.float64) @ numbers for part in matrix.split(SLAB // COLUMNS // 4)]
+    parts = [part.to(torch.float64) @ numbers for part in matrix.split(SLAB // COLUMNS)]
     return torch.cat([*parts, bits[rows * COLUMNS :].to(torch.float64)])
 
 

@@ -321,7 +321,7 @@ def test_forward_derivatives_in_a_loop(what):
             factors = [*s.factors]
             if what == "factors":
                 # The same numbers as before, other derivatives.
-                factors[step - 2] = dual(factors[step - 2])
+                factors[(step + 2) % 4] = dual(factors[(step + 2) % 4])
             args = x, (None, factors), step % 4
             torch.testing.assert_close(
                 tangent(tl.tenalg.unfolding_dot_khatri_rao(*args)),

@@ -96,11 +96,15 @@ class Disturbance:
     def some_mode(self, s: Sweep) -> int:
         return self.draw(st.integers(0, len(s.factors) - 1))
 
+    def in_place(self, s: Sweep, array: Any) -> None:
+        # Not every way is open to every layout.
+        outcome(self.pick(ways(s.library)), array)
+
     def factor_in_place(self, s: Sweep) -> None:
-        self.pick(ways(s.library))(s.factors[self.some_mode(s)])
+        self.in_place(s, s.factors[self.some_mode(s)])
 
     def tensor_in_place(self, s: Sweep) -> None:
-        self.pick(ways(s.library))(s.x)
+        self.in_place(s, s.x)
 
     def in_place_and_back(self, s: Sweep) -> None:
         for array in (s.x, s.factors[self.some_mode(s)]):
@@ -217,7 +221,7 @@ class Disturbance:
 DISTURBANCES = [
     name
     for name, value in vars(Disturbance).items()
-    if callable(value) and name not in ("__init__", "pick", "some_mode")
+    if callable(value) and name not in ("__init__", "pick", "some_mode", "in_place", "inference")
 ]
 
 
