@@ -225,13 +225,15 @@ def main() -> int:
             left = [test for test, (outcome, _) in tests.items() if outcome != "passed"]
             records[numeric, STOCK] = run(numeric, STOCK, left)
         here = {name: records[numeric, name] for name in ALGEBRAS if (numeric, name) in records}
-        print(*not_passed(numeric, here), sep="\n", flush=True)
+        for line in not_passed(numeric, here):
+            print(line)
         for algebra in algebras:
             if algebra != STOCK:
                 found += faults(numeric, algebra, here[STOCK], here[algebra])
     versions = [f"{name} {version(name)}" for name in ("tensorly", "numpy", "torch")]
     print(f"{', '.join(versions)}\n{table(records)}", flush=True)
-    print(*found, sep="\n\n", file=sys.stderr)
+    for fault in found:
+        print(f"\n{fault}", file=sys.stderr)
     return 1 if found else 0
 
 
