@@ -49,8 +49,8 @@ class Check(NamedTuple):
     passed: bool
 
 
-def compared(machine, problem, rival):
-    """Return the gated comparison of tensorfast, its faster row, with another row of a problem.
+def compared(machine, problem, rival, ours=None):
+    """Return the gated comparison of tensorfast with another row of a problem.
 
     Parameters
     ----------
@@ -58,13 +58,15 @@ def compared(machine, problem, rival):
     problem : Problem
     rival : str or None
         The implementation; None compares with nothing.
+    ours : str, optional
+        Which row of tensorfast's, if it has two; default: the faster.
 
     Returns
     -------
     Comparison
     """
     tolerance = rounding_tolerance(problem.shape, problem.itemsize)
-    names = machine.fastest_ours(problem.name), rival
+    names = ours or machine.fastest_ours(problem.name), rival
     ours, theirs = (machine.timing(problem.name, name) for name in names)
     return compare(ours, theirs, tolerance)
 
@@ -86,7 +88,23 @@ def against_tensorly(machine, problem, default=False):
     return compared(machine, problem, machine.fastest_tensorly(problem.name, default))
 
 
-def large_mean(machine, kind="cp"):
+def on_library(machine, problem, library):
+    """Return the gated comparison of both algebras on one of TensorLy's libraries.
+
+    Parameters
+    ----------
+    machine : Machine
+    problem : Problem
+    library : str
+
+    Returns
+    -------
+    Comparison
+    """
+    return compared(machine, problem, f"tensorly-{library}", f"tensorfast-{library}")
+
+
+def large_mean(machine, kind="cp", library=None):
     """Return the geometric mean of the speed-ups over the large CP problems in float32.
 
     Parameters
@@ -94,6 +112,8 @@ def large_mean(machine, kind="cp"):
     machine : Machine
     kind : str
         ``"cp"`` for `tensorfast.cp_als`, ``"parafac"`` for TensorLy's on our backend.
+    library : str, optional
+        For this one of TensorLy's libraries; default: the faster of ours over the faster of its.
 
     Returns
     -------
@@ -103,6 +123,8 @@ def large_mean(machine, kind="cp"):
     chosen = (*problems.CP, *problems.TENSORLY)
     large = [p for p in chosen if (p.kind, p.tier, p.itemsize) == (kind, "large", 4)]
     try:
+        if library:
+            return geometric_mean(on_library(machine, p, library).speedup for p in large)
         return geometric_mean(against_tensorly(machine, p).speedup for p in large)
     except ValueError:
         return None

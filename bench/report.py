@@ -201,8 +201,7 @@ def _tensorly(machine):
         return ["Not measured yet: `python bench/run.py --only tensorly`."]
     return [
         "Each function on TensorLy's own algebra and on `tensorfast.backends.tensorly`, the start "
-        "not timed. The speed-up is that of the faster of the two libraries over the faster "
-        "without the backend; *from partial results* came that share of MTTKRPs.\n",
+        "not timed. *From partial results* came that share of MTTKRPs.\n",
         tables.backend_page(machine),
         "\nExact relative errors\n",
         tables.errors(machine, problems.TENSORLY),
