@@ -23,12 +23,14 @@ from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 __all__ = [
     "contract_data",
     "contract_partial",
+    "contract_sides",
     "cross",
     "gram",
     "gram_of_columns",
     "khatri_rao",
     "khatri_rao_operand",
     "mttkrp",
+    "ranges",
     "sum_of_squares",
     "ttm",
 ]
@@ -123,7 +125,7 @@ def contract_partial(p: Tensor, lo: int, hi: int, k: Tensor) -> Tensor:
     if right == 1:
         blocks, rows = blocks.view(left, group, rank), k
     out = p.new_empty([left, *blocks.shape[2:]])
-    for a, b in _ranges(left, p.numel() // left, grain(BLOCK, p)):
+    for a, b in ranges(left, p.numel() // left, grain(BLOCK, p)):
         torch.sum(blocks[a:b] * rows, 1, out=out[a:b])
     return out.view(kept)
 
@@ -138,7 +140,7 @@ def _sum_leading(blocks: Tensor, rows: Tensor) -> Tensor:
     group, right, rank = blocks.shape
     out = blocks.new_empty(right, rank)
     elements = grain(BLOCK, blocks)
-    for a, b in _ranges(right, rank, elements):
+    for a, b in ranges(right, rank, elements):
         # As many partial sums as fit; products are added to them without being formed.
         depth = max(1, elements // ((b - a) * rank))
         sums = blocks[:depth, a:b] * rows[:depth]
@@ -150,7 +152,8 @@ def _sum_leading(blocks: Tensor, rows: Tensor) -> Tensor:
     return out
 
 
-def _ranges(length: int, each: int, elements: int) -> Iterator[tuple[int, int]]:
+def ranges(length: int, each: int, elements: int) -> Iterator[tuple[int, int]]:
+    """Cut ``0 ... length`` so that a part has ``elements`` elements, of ``each`` an index."""
     step = max(1, elements // max(1, each))
     for start in range(0, length, step):
         yield start, min(start + step, length)
@@ -176,7 +179,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
     if right >= left:
         flat = x.view(left, middle, right)
         out = k_left.new_zeros(middle, rank)
-        for a, b in _ranges(left, middle * rank, grain(BLOCK, x)):
+        for a, b in ranges(left, middle * rank, grain(BLOCK, x)):
             y = product(flat[a:b].reshape((b - a) * middle, right), k_right).view(
                 b - a, middle, rank
             )
@@ -184,7 +187,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
         return out.view(*kept, rank)
     columns = x.view(left, middle * right)
     out = k_left.new_empty(middle, rank)
-    for a, b in _ranges(middle, right * rank, grain(BLOCK, x)):
+    for a, b in ranges(middle, right * rank, grain(BLOCK, x)):
         y = product(columns[:, a * right : b * right].t(), k_left).view(b - a, right, rank)
         torch.sum(y * k_right, 1, out=out[a:b])
     return out.view(*kept, rank)

@@ -23,7 +23,7 @@ from .plan_fused import plan_fused
 from .schedule import Run, Schedule
 from .tree import Node, contraction_tree
 
-__all__ = ["DenseOperand", "Operand", "contract_run", "room_for", "schedule_of"]
+__all__ = ["DenseOperand", "Operand", "room_for", "schedule_of"]
 
 
 class Operand(Protocol):
@@ -96,7 +96,11 @@ class DenseOperand:
         room, self._room = self._room, None
         if self.fused is None:
             room = room_for(tree, factors, room)
-        yield from contract_run(tree, self._x, self._order, factors, self.fused, room)
+            yield from tree.contract(self._x, factors, room)
+        else:
+            given = {at: factors[n] for at, n in enumerate(self._order) if n not in run}
+            partial = self.fused.contract(self._x, given, factors[0].shape[1])
+            yield from tree.mttkrps(partial, factors, self.fused.contract_partial)
         self._room = room
 
     def residual_norm(self, factors: Sequence[Tensor]) -> float:
@@ -113,26 +117,6 @@ class DenseOperand:
         if squared is None:
             return reconstruct.cp_residual_norm(self._x, ordered, double)
         return math.sqrt(float(squared))
-
-
-def contract_run(
-    tree: Node,
-    x: Tensor,
-    order: Sequence[int],
-    factors: Sequence[Tensor],
-    fused: Fused | None = None,
-    room: Tensor | None = None,
-) -> Iterator[tuple[int, Tensor]]:
-    """Contract a tensor now, and return what yields the MTTKRPs of the run, with no hold on it.
-
-    ``x`` has its modes in the order of memory, which are the modes ``order`` of the model; what is
-    contracted to first may lie in ``room``.
-    """
-    if fused is None:
-        return tree.mttkrps(tree.from_data(x, factors, room), factors)
-    given = {at: factors[n] for at, n in enumerate(order) if n not in tree.run}
-    partial = fused.contract(x, given, factors[0].shape[1])
-    return tree.mttkrps(partial, factors, fused.contract_partial)
 
 
 def room_for(tree: Node, factors: Sequence[Tensor], room: Tensor | None) -> Tensor:

@@ -5,21 +5,56 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from .. import baseline
 from .schedule import Run, split
 
-__all__ = ["Contraction", "Node", "contraction_tree"]
+__all__ = ["Contraction", "Node", "Products", "contraction_tree"]
 
 
 #: Contracts axes ``lo ... hi-1`` of a partial result with the factors given.
 ContractPartial = Callable[[Tensor, int, int, Sequence[Tensor]], Tensor]
 
 
-def _in_torch(p: Tensor, lo: int, hi: int, factors: Sequence[Tensor]) -> Tensor:
-    return baseline.contract_partial(p, lo, hi, baseline.khatri_rao(_conjugates(factors)))
+class Products(Protocol):
+    """What contracts: `tensorfast.baseline`, or who does the same by another library."""
+
+    def contract_data(
+        self, x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None = None, /
+    ) -> Tensor:
+        """Contract axes of the tensor with the rows of ``k``, whose columns come last."""
+        ...
+
+    def contract_partial(self, p: Tensor, lo: int, hi: int, k: Tensor, /) -> Tensor:
+        """Contract axes of a partial result with the rows of ``k``, column by column."""
+        ...
+
+    def contract_sides(
+        self, x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor, /
+    ) -> Tensor:
+        """Contract all axes before ``lo`` and from ``hi`` on."""
+        ...
+
+    def khatri_rao(self, factors: Sequence[Tensor], /) -> Tensor:
+        """Columnwise Kronecker product, to multiply partial results by."""
+        ...
+
+    def khatri_rao_operand(self, factors: Sequence[Tensor], x: Tensor, /) -> Tensor:
+        """Return the same to multiply the tensor ``x`` by."""
+        ...
+
+
+def _by(products: Products) -> ContractPartial:
+    def contract(p: Tensor, lo: int, hi: int, factors: Sequence[Tensor]) -> Tensor:
+        return products.contract_partial(p, lo, hi, products.khatri_rao(_conjugates(factors)))
+
+    return contract
+
+
+_in_torch = _by(baseline)
 
 
 def _conjugates(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -34,13 +69,9 @@ class Contraction:
     hi: int
     modes: tuple[int, ...]
 
-    def matrix(self, factors: Sequence[Tensor]) -> Tensor:
-        """Khatri-Rao product of the conjugate factors, to multiply partial results by."""
-        return baseline.khatri_rao(_conjugates([factors[mode] for mode in self.modes]))
-
-    def operand(self, factors: Sequence[Tensor], x: Tensor) -> Tensor:
-        """Return the same to multiply the tensor ``x`` by."""
-        return baseline.khatri_rao_operand(_conjugates([factors[m] for m in self.modes]), x)
+    def given(self, factors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the conjugate factors of these modes."""
+        return _conjugates([factors[mode] for mode in self.modes])
 
 
 @dataclass(frozen=True)
@@ -77,18 +108,36 @@ class Node:
             above = contract(above, step.lo, step.hi, [factors[mode] for mode in step.modes])
         return above
 
-    def from_data(self, x: Tensor, factors: Sequence[Tensor], room: Tensor | None = None) -> Tensor:
+    def from_data(
+        self,
+        x: Tensor,
+        factors: Sequence[Tensor],
+        room: Tensor | None = None,
+        by: Products = baseline,
+    ) -> Tensor:
         """Contract the tensor itself; a first result that is no MTTKRP may lie in ``room``."""
         if self.sides is not None:
             left, right = self.sides
-            matrices = left.matrix(factors), right.matrix(factors)
-            return baseline.contract_sides(x, left.hi, right.lo, *matrices)
+            matrices = (by.khatri_rao(side.given(factors)) for side in self.sides)
+            return by.contract_sides(x, left.hi, right.lo, *matrices)
         first, *others = self.contractions
         room = room if self.room else None
-        partial = baseline.contract_data(x, first.lo, first.hi, first.operand(factors, x), room)
+        operand = by.khatri_rao_operand(first.given(factors), x)
+        partial = by.contract_data(x, first.lo, first.hi, operand, room)
         for step in others:
-            partial = baseline.contract_partial(partial, step.lo, step.hi, step.matrix(factors))
+            matrix = by.khatri_rao(step.given(factors))
+            partial = by.contract_partial(partial, step.lo, step.hi, matrix)
         return partial
+
+    def contract(
+        self,
+        x: Tensor,
+        factors: Sequence[Tensor],
+        room: Tensor | None = None,
+        by: Products = baseline,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Contract the tensor now, and return what yields the MTTKRPs, with no hold on it."""
+        return self.mttkrps(self.from_data(x, factors, room, by), factors, _by(by))
 
     def mttkrps(
         self, partial: Tensor, factors: Sequence[Tensor], contract: ContractPartial = _in_torch

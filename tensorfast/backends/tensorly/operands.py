@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,9 +12,41 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ... import arrays
+from ...blocks import by_stride
+from ...cp.tree import Products
 from ...precision import STORAGE_DTYPES, compute_dtype
+from . import in_numpy, in_torch
 
-__all__ = ["Operands", "operands"]
+__all__ = ["Library", "Operands", "operands"]
+
+
+class Library(Products, Protocol):
+    """What computes: `in_torch` or `in_numpy`."""
+
+    def khatri_rao(self, factors: Sequence[Tensor], weights: Tensor | None = None, /) -> Tensor:
+        """Columnwise Kronecker product, times weights of columns."""
+        ...
+
+    def mttkrp(self, x: Tensor, others: Sequence[Tensor], mode: int, /) -> Tensor:
+        """Matricised tensor times Khatri-Rao product."""
+        ...
+
+    def ttm(self, x: Tensor, matrix: Tensor, mode: int, transpose: bool, /) -> Tensor:
+        """N-mode product."""
+        ...
+
+    def inner(self, a: Tensor, b: Tensor, /) -> Tensor:
+        """Sum of products, in double precision."""
+        ...
+
+    def equal(self, a: Tensor, b: Tensor, /) -> bool:
+        """Whether two tensors hold the same numbers."""
+        ...
+
+    def copy(self, a: Tensor, /) -> Tensor:
+        """Copy a tensor."""
+        ...
+
 
 #: Half precision is left to TensorLy, which answers in it.
 DTYPES = {dtype for dtype in STORAGE_DTYPES if compute_dtype(dtype) == dtype}
@@ -28,14 +60,14 @@ class Operands:
     Attributes
     ----------
     tensors : list of Tensor
-    direct : bool
-        Whether plain torch may compute: on a CPU, and nobody differentiates or traces. Otherwise
-        the registered operations do.
+    by : Library or None
+        What computes: on a CPU, where nobody differentiates or traces, the library that the arrays
+        are of. Otherwise the registered operations do.
     answer : callable
     """
 
     tensors: list[Tensor]
-    direct: bool
+    by: Library | None
     answer: Callable[[Tensor], Any]
 
 
@@ -53,7 +85,10 @@ def _arrays(given: tuple[Any, ...]) -> Operands | None:
     dtype = given[0].dtype
     if dtype not in NUMPY_DTYPES or any(a.dtype != dtype or not a.size for a in given):
         return None
-    return Operands([arrays.as_tensor("tensorly", "tensor", a) for a in given], True, _as_numpy)
+    tensors = [arrays.as_tensor("tensorly", "tensor", a) for a in given]
+    # Strided slices are copied block by block in torch.
+    dense = tensors[0].permute(by_stride(tensors[0])).is_contiguous()
+    return Operands(tensors, in_numpy if dense else in_torch, _as_numpy)
 
 
 def _as_numpy(tensor: Tensor) -> Any:
@@ -75,8 +110,9 @@ def _tensors(given: list[Tensor]) -> Operands | None:
     ):
         return None
     differentiated = torch.is_grad_enabled() and any(a.requires_grad for a in given)
-    direct = device.type == "cpu" and not differentiated and not torch.compiler.is_compiling()
-    return Operands([a.resolve_conj().resolve_neg() for a in given], direct, _as_it_is)
+    plain = device.type == "cpu" and not differentiated and not torch.compiler.is_compiling()
+    tensors = [a.resolve_conj().resolve_neg() for a in given]
+    return Operands(tensors, in_torch if plain else None, _as_it_is)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

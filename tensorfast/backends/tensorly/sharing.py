@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import baseline
 from ...blocks import SLAB, by_stride
-from ...cp.operand import contract_run, room_for
+from ...cp.operand import room_for
 from ...cp.plan import CPU, plan
 from ...cp.schedule import Run
 from ...cp.tree import contraction_tree
 from .loops import Loop, running_loop
+from .operands import Library
 
 __all__ = ["hand_over", "mttkrp", "reused", "switch"]
 
@@ -63,15 +63,15 @@ def reused() -> int:
     return _memory.reused
 
 
-def mttkrp(owner: Any, x: Tensor, others: Sequence[Tensor], mode: int) -> Tensor:
+def mttkrp(owner: Any, x: Tensor, others: Sequence[Tensor], mode: int, by: Library) -> Tensor:
     """Return the MTTKRP of ``x``, which is TensorLy's ``owner``, with the factors but one."""
     if not _shares or x.ndim < 3:
         _memory.course = None
-        return baseline.mttkrp(x, others, mode)
+        return by.mttkrp(x, others, mode)
     loop = running_loop(2)
     course, rank = _memory.course, others[0].shape[1]
     if course is None or not course.is_of(owner, x, rank, loop):
-        course = _memory.course = Course(owner, x, rank, loop)
+        course = _memory.course = Course(owner, x, rank, loop, by)
     return course.mttkrp(x, others, mode)
 
 
@@ -94,13 +94,16 @@ class Course:
     rank : int
     loop : Loop or None
         The function of TensorLy that asks, if one does.
+    by : Library
+        What computes.
     """
 
-    def __init__(self, owner: Any, x: Tensor, rank: int, loop: Loop | None) -> None:
+    def __init__(self, owner: Any, x: Tensor, rank: int, loop: Loop | None, by: Library) -> None:
         self._owner = weakref.ref(owner, _forgetting(self))
         self._layout = _layout(x)
         self._rank = rank
         self._loop = loop
+        self._by = by
         #: The last result, as the caller got it; None once that is gone.
         self.given: Callable[[], Any] = _nothing
         self._seen: list[int] = []
@@ -144,12 +147,12 @@ class Course:
         """Take an MTTKRP from the partial result, or drop that if it is of other operands."""
         last = self._seen[-1]
         same = (
-            torch.equal(now, then)
+            self._by.equal(now, then)
             for n, (now, then) in enumerate(zip(factors, self._factors, strict=True))
             if n not in (last, mode)
         )
         if mode == self._left[0] and all(same) and self._holds(x):
-            self._factors[last] = factors[last].clone()
+            self._factors[last] = self._by.copy(factors[last])
             product = self._next()
             if product is not None:
                 self._useless = 0
@@ -171,14 +174,14 @@ class Course:
             tree = contraction_tree(order, run, x.shape)
             self._contents = fingerprint(x) if self._loop is None else None
             self._room = room_for(tree, factors, self._room)
-            self._factors = [factor.clone() for factor in factors]
+            self._factors = [self._by.copy(factor) for factor in factors]
             self._left = run
             ordered = x.permute(order)
-            self._pending = contract_run(tree, ordered, order, self._factors, room=self._room)
+            self._pending = tree.contract(ordered, self._factors, self._room, self._by)
             product = self._next()
             if product is not None:
                 return product
-        return baseline.mttkrp(x, [f for n, f in enumerate(factors) if n != mode], mode)
+        return self._by.mttkrp(x, [f for n, f in enumerate(factors) if n != mode], mode)
 
     def _next(self) -> Tensor | None:
         """Advance by one mode; None if an exception has ended the run before."""

@@ -23,7 +23,7 @@ OPTIONS = {
     "constrained_parafac": {"tol_outer": -1.0, "non_negative": True},
 }
 #: Shape and rank, large enough not to be left to TensorLy's own functions.
-SIZES = {(40, 41, 42): 16, (33, 2, 60, 30): 12, (17, 18, 16, 19): 12, (11, 10, 12, 9, 11): 9}
+SIZES = {(60, 61, 62): 24, (33, 2, 60, 30): 12, (17, 18, 16, 19): 12, (11, 10, 12, 9, 11): 9}
 LIBRARIES = {"numpy": torch.Tensor.numpy, "pytorch": torch.Tensor.clone}
 
 
@@ -105,7 +105,7 @@ def test_in_float64_factors_are_tensorlys_but_for_rounding(name, shape, library)
 
 
 def test_a_factor_that_is_wrong_is_found():
-    shape = (40, 41, 42)
+    shape = (60, 61, 62)
     x, start = problem("parafac", shape)
     factors, _ = fit("parafac", "numpy", torch.float64, x, start, ours=False)
     allowed = tolerance(shape, factors, torch.float32)

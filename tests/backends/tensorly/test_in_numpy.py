@@ -1,0 +1,125 @@
+"""By NumPy's products comes out what comes out by torch's, and no thread of torch's is woken."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tensorly import decomposition, tenalg
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import tensorfast.backends.tensorly as backend
+from tensorfast.backends.tensorly import in_numpy, in_torch
+from tensorfast.blocks import SLAB
+from tensorfast.matmul import LONG
+from tensorfast.testing import normal
+
+#: Left of the contracted axes, these, and right of them; long sums are added in parts.
+SIDES = [(1, 30, 7), (30, 7, 1), (6, 5, 8), (3, 2 * LONG + 5, 2), (1, LONG + 1, 1), (4, 1, 4)]
+DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
+
+
+def assert_same(found, expected, length):
+    """Compare sums of so many products of standard normal numbers."""
+    eps = torch.finfo(expected.dtype).eps
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    assert (found - expected).abs().max() <= 4 * eps * (length + 10 * math.sqrt(length))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.parametrize("rank", [1, 5])
+def test_contractions_are_the_same(sides, rank, dtype):
+    x, k = normal(sides, dtype=dtype), normal((sides[1], rank), dtype=dtype, seed=1)
+    expected = in_torch.contract_data(x, 1, 2, k)
+    assert_same(in_numpy.contract_data(x, 1, 2, k), expected, sides[1])
+    room = torch.empty(expected.numel() + 3, dtype=dtype)
+    found = in_numpy.contract_data(x, 1, 2, k, room)
+    assert_same(found, expected, sides[1])
+    assert found.data_ptr() == room.data_ptr()
+    small = in_numpy.contract_data(x, 1, 2, k, room[: expected.numel() - 1])
+    assert_same(small, expected, sides[1])
+    p = normal((*sides, rank), dtype=dtype)
+    expected = in_torch.contract_partial(p, 1, 2, k)
+    assert_same(in_numpy.contract_partial(p, 1, 2, k), expected, sides[1])
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 5), (5, 4, 3), (900, 40, 30), (30, 40, 900), (2, 3, 4, 5)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
+def test_a_middle_mode_needs_no_copy_of_the_tensor(shape, dtype):
+    x = normal(shape, dtype=dtype)
+    left, right = (normal((n, 6), dtype=dtype, seed=n) for n in (shape[0], math.prod(shape[2:])))
+    expected = in_torch.contract_sides(x, 1, 2, left, right)
+    found = in_numpy.contract_sides(x, 1, 2, left, right)
+    assert_same(found, expected, shape[0] * math.prod(shape[2:]))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1), (3, 2, 1, 0)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64])
+def test_operations_are_the_same(order, dtype):
+    x = normal((4, 5, 6, 7), dtype=dtype).permute(order)
+    factors = [normal((n, 3), dtype=dtype, seed=n) for n in x.shape]
+    for mode in range(4):
+        others = [factor for n, factor in enumerate(factors) if n != mode]
+        expected = in_torch.mttkrp(x, others, mode)
+        assert_same(in_numpy.mttkrp(x, others, mode), expected, 4 * 5 * 6 * 7)
+        matrix = normal((2, x.shape[mode]), dtype=dtype, seed=mode)
+        for a, transpose in [(matrix, False), (matrix.t(), True)]:
+            expected = in_torch.ttm(x, a, mode, transpose)
+            assert_same(in_numpy.ttm(x, a, mode, transpose), expected, x.shape[mode])
+    weights = normal((3,), dtype=dtype)
+    for given in (None, weights):
+        expected = in_torch.khatri_rao(factors, given)
+        assert_same(in_numpy.khatri_rao(factors, given), expected, 10)
+
+
+def test_long_inner_products_are_summed_in_double_precision():
+    x = torch.full((SLAB + 3, 2), 0.1)
+    expected = 2 * (SLAB + 3) * float(torch.tensor(0.1).double() ** 2)
+    for found in (in_numpy.inner(x, x), in_torch.inner(x, x)):
+        assert abs(float(found) - expected) <= torch.finfo(torch.float32).eps * expected
+
+
+class Computed(TorchDispatchMode):
+    """The operations of torch that went beyond another view of what is there."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        if not operation.is_view and name not in ("new_empty", "empty", "lift_fresh"):
+            self.names.add(name)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["parafac", "non_negative_parafac_hals", "tucker"])
+@pytest.mark.parametrize("shape", [(70, 60, 80), (30, 31, 17, 32)])
+def test_torch_computes_nothing_of_numpys(name, shape):
+    x = normal(shape).abs().numpy()
+    rank = [20] * len(shape) if name == "tucker" else 20
+    before = backend.reused()
+    with backend.active(), Computed() as computed:
+        getattr(decomposition, name)(x, rank, init="random", random_state=0, n_iter_max=3, tol=-1)
+    assert computed.names == set()
+    assert name == "tucker" or backend.reused() > before
+
+
+def test_torch_computes_what_is_torchs():
+    x = normal((70, 60, 80))
+    with backend.active(), Computed() as computed:
+        tenalg.mode_dot(x, normal((3, 60)), 1)
+    assert computed.names & {"mm", "bmm"}
+
+
+def test_strided_slices_are_no_copy_as_a_whole():
+    x = normal((60, 140, 80)).numpy()[:, ::2]
+    matrix = np.ones((3, 70), np.float32)
+    with backend.active(), Computed() as computed:
+        found = tenalg.mode_dot(x, matrix, 1)
+    assert computed.names
+    assert np.allclose(found, np.einsum("iaj,ba->ibj", x, matrix), atol=1e-4)
