@@ -7,6 +7,7 @@ setup(
         "tensorfast",
         "tensorfast.ahead",
         "tensorfast.cp",
+        "tensorfast.cp.batch",
         "tensorfast.tucker",
         "tensorfast.kernels",
         "tensorfast.nn",
