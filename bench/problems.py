@@ -11,7 +11,7 @@ NOISE = 0.1
 
 
 class Data(NamedTuple):
-    """The tensor of a problem and, for CP, the initial factors ``(I_n, R)``."""
+    """The tensor of a problem and, for CP, the initial factors ``(I_n, R)``; of a batch, stacks."""
 
     x: torch.Tensor
     start: list
@@ -26,7 +26,8 @@ class Problem:
     name : str
         What tables and command lines call it.
     kind : str
-        ``"cp"``, ``"hooi"`` or ``"sthosvd"``; ``"spectrum"`` for a loss of embeddings.
+        ``"cp"``, ``"hooi"`` or ``"sthosvd"``; ``"batched"`` for CP of many tensors; ``"spectrum"``
+        for a loss of embeddings.
     shape : tuple of int
     rank : int or tuple of int
         An int for CP and embeddings, one int per mode for Tucker.
@@ -39,6 +40,8 @@ class Problem:
     noise : float
         Norm of the noise over the norm of the planted model.
     seed : int
+    count : int
+        Tensors of this shape; more than one only for ``"batched"``.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Problem:
     dtype: torch.dtype = torch.float32
     noise: float = NOISE
     seed: int = SEED
+    count: int = 1
 
     @property
     def itemsize(self):
@@ -58,8 +62,8 @@ class Problem:
 
     @property
     def nbytes(self):
-        """Bytes of the tensor."""
-        return prod(self.shape) * self.itemsize
+        """Bytes of the tensor, or of all of them."""
+        return self.count * prod(self.shape) * self.itemsize
 
     def build(self, device="cpu"):
         """Build the tensor and the start, from the seed alone.
@@ -77,16 +81,23 @@ class Problem:
             ``x``, C-contiguous, and ``start``: the initial factors for CP, empty for the others.
         """
         generator = torch.Generator(device).manual_seed(self.seed)
+        if self.kind == "batched":
+            each = [self._built(generator) for _ in range(self.count)]
+            starts = zip(*(one.start for one in each), strict=True)
+            return Data(torch.stack([one.x for one in each]), [torch.stack(f) for f in starts])
+        return self._built(generator)
+
+    def _built(self, generator):
         planted = _planted_cp if isinstance(self.rank, int) else _planted_tucker
         first, rest, norm = planted(self, generator)
         sigma = self.noise * norm / prod(self.shape) ** 0.5
-        x = torch.empty(self.shape, dtype=self.dtype, device=device)
+        x = torch.empty(self.shape, dtype=self.dtype, device=generator.device)
         rows = max(1, 2**22 // rest.shape[1])
         for slab, part in zip(x.split(rows), first.split(rows), strict=True):
             noise = _gaussian(slab.shape, generator, self.dtype)
             slab.copy_((part @ rest).view(slab.shape).add_(noise, alpha=sigma))
         start = []
-        if self.kind == "cp":
+        if self.kind in ("cp", "batched"):
             start = [_gaussian((n, self.rank), generator, self.dtype) for n in self.shape]
         return Data(x, start)
 
@@ -139,6 +150,7 @@ TUCKER = (
     Problem("HOOI-200^3-20^3", "hooi", (200,) * 3, (20,) * 3, sweeps=10),
     Problem("STHOSVD-200^3-20^3", "sthosvd", (200,) * 3, (20,) * 3, sweeps=1),
 )
+BATCHED = (Problem("1000x16^3-R8", "batched", (16,) * 3, 8, sweeps=50, count=1000),)
 EMBEDDINGS = tuple(
     Problem(f"spectrum-{n}x{d}", "spectrum", (n, d), d, sweeps)
     for n, d, sweeps in ((128, 10, 200), (1024, 64, 10), (4096, 256, 1))
@@ -163,7 +175,7 @@ def by_name(name):
     KeyError
         When no problem has that name.
     """
-    everything = (*CP, *TUCKER, *EMBEDDINGS)
+    everything = (*CP, *TUCKER, *BATCHED, *EMBEDDINGS)
     for problem in everything:
         if problem.name == name:
             return problem

@@ -33,6 +33,8 @@ class Run:
         Not timed, called before each `call`.
     sweeps_run : callable or None
         Reads the sweeps really run off the result, where the rival tells.
+    share : float
+        Of the work of the problem, what a call does; its time is extrapolated to the whole.
     """
 
     call: Callable
@@ -40,6 +42,7 @@ class Run:
     variant: str = ""
     setup: Callable = lambda: None
     sweeps_run: Callable | None = None
+    share: float = 1.0
 
 
 def pair(head, factors):

@@ -17,6 +17,7 @@ from bench import (
     quiet,
     residual,
     rivals,
+    rivals_batched,
     rivals_embeddings,
     rivals_tucker,
     run,
@@ -44,6 +45,27 @@ def test_tensorly_tells_the_sweeps_that_it_ran():
             result = run.call()
             assert run.sweeps_run(result) == 3
             assert residual.relative_error(data.x.numpy(), *run.answer(result)) < 0.9
+
+
+def test_all_fit_the_tensors_of_a_batch_alike():
+    """Tensor by tensor, and a loop over a part tells which part."""
+    problem = problems.Problem("batch", "batched", (8, 7, 6), 3, sweeps=20, count=60)
+    data = problem.build()
+    assert data.x.shape == (60, 8, 7, 6)
+    assert problem.nbytes == data.x.numel() * 4
+    assert not torch.equal(data.x[0], data.x[1])
+    found = {}
+    for name, adapter in rivals_batched.BATCHED.items():
+        (run,) = adapter(problem, data, sweeps=20)
+        run.setup()
+        result = run.call()
+        assert run.sweeps_run(result) == 20
+        assert run.share == (1.0 if name == "tensorfast" else 50 / 60)
+        found[name] = rivals_batched.errors_of(data, run.answer(result))
+        assert len(found[name]) == 50
+        assert rivals_batched.error_of(data, run.answer(result)) < 0.5
+    for name in ("tensorly-torch", "tensorly-numpy"):
+        assert found[name] == pytest.approx(found["tensorfast"], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", rivals_embeddings.EMBEDDINGS)
