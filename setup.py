@@ -9,6 +9,7 @@ setup(
         "tensorfast.backends",
         "tensorfast.backends.tensorly",
         "tensorfast.cp",
+        "tensorfast.cp.batch",
         "tensorfast.tucker",
         "tensorfast.kernels",
         "tensorfast.nn",

@@ -158,7 +158,7 @@ def measure(
 
 
 def _describe(problem, implementation, lap, run, sweeps, error, times):
-    per_sweep = statistics.median(times) / sweeps
+    per_sweep = statistics.median(times) / sweeps / run.share
     info = {
         "problem": problem.name,
         "kind": problem.kind,
@@ -166,6 +166,7 @@ def _describe(problem, implementation, lap, run, sweeps, error, times):
         "variant": run.variant,
         "lap": lap,
         "sweeps": sweeps,
+        "share": run.share,
         "sweeps_known": "reported" if run.sweeps_run else "requested",
         "ms_per_sweep": per_sweep * 1e3,
         "error": error,

@@ -11,11 +11,11 @@ NOISE = 0.1
 # Functions of TensorLy whose planted factors and starts have no negative entry.
 NON_NEGATIVE = ("non_negative_parafac_hals", "constrained_parafac")
 # Kinds of problems that come with a start.
-STARTED = ("cp", "parafac", *NON_NEGATIVE, "tucker")
+STARTED = ("cp", "batched", "parafac", *NON_NEGATIVE, "tucker")
 
 
 class Data(NamedTuple):
-    """The tensor of a problem and the initial factors, where all are given the same."""
+    """The tensor of a problem and the initial factors, if all have the same; of a batch, stacks."""
 
     x: torch.Tensor
     start: list
@@ -30,8 +30,8 @@ class Problem:
     name : str
         What tables and command lines call it.
     kind : str
-        ``"cp"``, ``"hooi"`` or ``"sthosvd"``; ``"spectrum"`` for a loss of embeddings; or the
-        function of TensorLy that is given it.
+        ``"cp"``, ``"hooi"`` or ``"sthosvd"``; ``"batched"`` for CP of many tensors; ``"spectrum"``
+        for a loss of embeddings; or the function of TensorLy that is given it.
     shape : tuple of int
     rank : int or tuple of int
         An int for CP and embeddings, one int per mode for Tucker.
@@ -44,6 +44,8 @@ class Problem:
     noise : float
         Norm of the noise over the norm of the planted model.
     seed : int
+    count : int
+        Tensors of this shape; more than one only for ``"batched"``.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Problem:
     dtype: torch.dtype = torch.float32
     noise: float = NOISE
     seed: int = SEED
+    count: int = 1
 
     @property
     def itemsize(self):
@@ -63,8 +66,8 @@ class Problem:
 
     @property
     def nbytes(self):
-        """Bytes of the tensor."""
-        return prod(self.shape) * self.itemsize
+        """Bytes of the tensor, or of all of them."""
+        return self.count * prod(self.shape) * self.itemsize
 
     def build(self, device="cpu"):
         """Build the tensor and the start, from the seed alone.
@@ -83,10 +86,17 @@ class Problem:
             TensorLy's `tucker`, empty for the others.
         """
         generator = torch.Generator(device).manual_seed(self.seed)
+        if self.kind == "batched":
+            each = [self._built(generator) for _ in range(self.count)]
+            starts = zip(*(one.start for one in each), strict=True)
+            return Data(torch.stack([one.x for one in each]), [torch.stack(f) for f in starts])
+        return self._built(generator)
+
+    def _built(self, generator):
         planted = _planted_cp if isinstance(self.rank, int) else _planted_tucker
         first, rest, norm = planted(self, generator)
         sigma = self.noise * norm / prod(self.shape) ** 0.5
-        x = torch.empty(self.shape, dtype=self.dtype, device=device)
+        x = torch.empty(self.shape, dtype=self.dtype, device=generator.device)
         rows = max(1, 2**22 // rest.shape[1])
         for slab, part in zip(x.split(rows), first.split(rows), strict=True):
             noise = _gaussian(slab.shape, generator, self.dtype)
@@ -152,6 +162,7 @@ TUCKER = (
     Problem("HOOI-200^3-20^3", "hooi", (200,) * 3, (20,) * 3, sweeps=10),
     Problem("STHOSVD-200^3-20^3", "sthosvd", (200,) * 3, (20,) * 3, sweeps=1),
 )
+BATCHED = (Problem("1000x16^3-R8", "batched", (16,) * 3, 8, sweeps=50, count=1000),)
 EMBEDDINGS = tuple(
     Problem(f"spectrum-{n}x{d}", "spectrum", (n, d), d, sweeps)
     for n, d, sweeps in ((128, 10, 200), (1024, 64, 10), (4096, 256, 1))
@@ -192,7 +203,7 @@ def by_name(name):
     KeyError
         When no problem has that name.
     """
-    everything = (*CP, *TUCKER, *EMBEDDINGS, *TENSORLY)
+    everything = (*CP, *TUCKER, *BATCHED, *EMBEDDINGS, *TENSORLY)
     for problem in everything:
         if problem.name == name:
             return problem

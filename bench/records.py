@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bench.gate import Timing
 
 OURS = "tensorfast"
-PARTS = ("cp", "tucker", "memory", "embeddings", "tensorly")
+PARTS = ("cp", "tucker", "memory", "batched", "embeddings", "tensorly")
 DISTURBED = 10.0
 TELLING = 1.0
 
@@ -208,7 +208,8 @@ def _add(machine, part, recorded):
             machine.memory.setdefault(problem, {})[implementation] = info
             continue
         row = machine.rows.setdefault(problem, {}).setdefault(implementation, Row())
-        row.seconds.append(statistics.median(benchmark["stats"]["data"]))
+        # Where only a part of the work was timed, the whole is extrapolated.
+        row.seconds.append(statistics.median(benchmark["stats"]["data"]) / info.get("share", 1.0))
         row.errors.append(info["error"])
         row.others += info["others_s"]
         row.available += info["available_s"]

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 from bench import acceptance, gpu_records, gpu_tables, plots  # noqa: E402, I001
 from bench import problems, records, tables  # noqa: E402
 from bench.gpu_parts import PARTS  # noqa: E402
+from bench.rivals_batched import FITTED  # noqa: E402
 from bench.rivals_embeddings import PCA  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
@@ -167,6 +168,7 @@ def _section(machine, folder):
         lines += ["\nExact relative errors\n", tables.errors(machine, problems.TUCKER), ""]
         lines += tables.variants(machine, problems.TUCKER)
         lines.append(f"\n![Tucker, ms]({folder}/tucker.png)")
+    lines += ["\n#### CP-ALS of a batch, ms a sweep of all its tensors\n", *_batched(machine)]
     lines += ["\n#### Loss of embeddings, ms a step\n", *_embeddings(machine)]
     lines += ["\n#### TensorLy's functions on our backend, ms a sweep\n", *_tensorly(machine)]
     if "memory" in machine.parts:
@@ -184,6 +186,16 @@ def _section(machine, folder):
     return "\n".join(lines) + "\n"
 
 
+def _batched(machine):
+    if "batched" not in machine.parts:
+        return ["Not measured yet: `python bench/run.py --only batched`."]
+    return [
+        f"Starts and sweeps are the same for all; TensorLy fits one tensor after another, {FITTED} "
+        "of them, and its time is extrapolated to the batch. The error is the mean over these.\n",
+        tables.beside(machine, problems.BATCHED, ".7f"),
+    ]
+
+
 def _embeddings(machine):
     if "embeddings" not in machine.parts:
         return ["Not measured yet: `python bench/run.py --only embeddings`."]
@@ -192,7 +204,7 @@ def _embeddings(machine):
         f"by `torch.linalg.eigvalsh` of the covariance; {PCA} is the share of the two largest "
         "singular values by `torch.pca_lowrank`. The error is that of the gradient, relative, "
         "against the same formula in float64.\n",
-        tables.embeddings(machine),
+        tables.beside(machine, problems.EMBEDDINGS, ".1e"),
     ]
 
 

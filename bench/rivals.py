@@ -35,6 +35,8 @@ class Run:
         Reads the sweeps really run off the result, where the rival tells.
     notes : callable
         From the result to what else is recorded: a dict.
+    share : float
+        Of the work of the problem, what a call does; its time is extrapolated to the whole.
     """
 
     call: Callable
@@ -43,6 +45,7 @@ class Run:
     setup: Callable = lambda: None
     sweeps_run: Callable | None = None
     notes: Callable = lambda result: {}
+    share: float = 1.0
 
 
 def pair(head, factors):

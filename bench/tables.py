@@ -128,16 +128,16 @@ def errors(machine, chosen):
     return table(["problem", "sweeps", *names, "tolerance"], rows)
 
 
-def embeddings(machine):
-    """Milliseconds a step, speed-ups and the error of the gradient, of every loss of embeddings."""
-    chosen = _measured(machine, problems.EMBEDDINGS)
+def beside(machine, chosen, error_format):
+    """Milliseconds a sweep or step, speed-ups and error of every implementation."""
+    chosen = _measured(machine, chosen)
     names = _implementations(machine, chosen)
     rows = []
     for problem in chosen:
         found = [machine.row(problem.name, name) for name in names]
         cells = [problem.name, *(_milliseconds(row) if row else "-" for row in found)]
         cells += [compared(machine, problem, rival).text for rival in names[1:]]
-        rows.append([*cells, *(f"{row.error:.1e}" if row else "-" for row in found)])
+        rows.append([*cells, *(f"{row.error:{error_format}}" if row else "-" for row in found)])
     told = ("{}, ms", names), ("over {}", names[1:]), ("{}, error", names)
     return table(["problem", *(text.format(name) for text, own in told for name in own)], rows)
 

@@ -6,7 +6,7 @@ from .cp import cp_als
 from .metrics import congruence, core_consistency, factor_match_score, relative_error
 from .ops import gram, khatri_rao, mttkrp, multi_ttm, ttm
 from .reconstruct import cp_to_tensor, tucker_to_tensor
-from .results import ConvergenceInfo, CPTensor, TuckerTensor
+from .results import BatchInfo, ConvergenceInfo, CPTensor, TuckerTensor
 from .svd import truncated_svd
 from .tucker import hooi, hosvd, sthosvd, tucker
 from .unfolding import fold, unfold
@@ -14,6 +14,7 @@ from .unfolding import fold, unfold
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchInfo",
     "CPTensor",
     "ConvergenceInfo",
     "TuckerTensor",

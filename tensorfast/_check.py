@@ -12,6 +12,7 @@ import torch
 from .precision import PRECISIONS, STORAGE_DTYPES
 
 __all__ = [
+    "batch_dims",
     "callback",
     "cp_rank",
     "factors",
@@ -131,6 +132,19 @@ def modes_at_least(op: str, x: torch.Tensor, least: int) -> None:
         )
 
 
+def batch_dims(op: str, value: Any, x: torch.Tensor, least: int) -> int:
+    """Return how many leading axes of ``x`` are a batch; at least ``least`` modes are beside."""
+    count = whole_number(op, "batch_dims", value, 0)
+    if count == 0:
+        modes_at_least(op, x, least)
+    elif x.ndim - count < least:
+        raise ValueError(
+            f"{op}: batch_dims is {count} but x has {x.ndim} axes (shape {tuple(x.shape)}); "
+            f"expected at least {least} modes beside those of the batch"
+        )
+    return count
+
+
 def seed(op: str, value: Any) -> None:
     """Check a ``seed`` argument: None, a generator, or an integer that can seed one."""
     if value is None or isinstance(value, torch.Generator):
@@ -139,10 +153,10 @@ def seed(op: str, value: Any) -> None:
         raise ValueError(f"{op}: seed is {value}; expected at most 2**64 - 1")
 
 
-def nonempty(op: str, x: torch.Tensor, name: str = "x") -> None:
-    """Refuse a tensor with a mode of length 0."""
+def nonempty(op: str, x: torch.Tensor, name: str = "x", batch: int = 0) -> None:
+    """Refuse a tensor with a mode of length 0; the first ``batch`` axes are none."""
     for n, size in enumerate(x.shape):
-        if size == 0:
+        if size == 0 and n >= batch:
             raise ValueError(
                 f"{op}: {name}.shape[{n}] is 0 (shape {tuple(x.shape)}); expected every mode to "
                 "have length 1 or more; drop the tensor or the empty mode"
@@ -207,11 +221,13 @@ def factors(
     matrices: Sequence[torch.Tensor],
     shape: Sequence[int] | None = None,
     skip: int | None = None,
+    batch: Sequence[int] = (),
 ) -> int:
     """Check factor matrices against each other and, if given, a tensor's shape; return their rank.
 
-    The entry at ``skip`` is not looked at.
+    The entry at ``skip`` is not looked at. Each has the leading axes ``batch``.
     """
+    lead = "".join(f"{size}, " for size in batch)
     if shape is not None and len(matrices) != len(shape):
         raise ValueError(
             f"{op}: got {len(matrices)} factors but x has {len(shape)} modes; expected one a mode"
@@ -220,18 +236,20 @@ def factors(
     for n, factor in enumerate(matrices):
         if n == skip:
             continue
-        if factor.ndim != 2:
+        if factor.ndim != 2 + len(batch):
+            kind = "a stack of matrices" if batch else "a matrix"
             raise ValueError(
-                f"{op}: factors[{n}] has shape {tuple(factor.shape)}; expected a matrix (I_{n}, R)"
+                f"{op}: factors[{n}] has shape {tuple(factor.shape)}; expected {kind} "
+                f"({lead}I_{n}, R)"
             )
         storage(op, f"factors[{n}]", factor.dtype)
-        rank = int(factor.shape[1]) if rank is None else rank
-        rows = int(factor.shape[0]) if shape is None else int(shape[n])
-        if tuple(factor.shape) != (rows, rank):
+        rank = int(factor.shape[-1]) if rank is None else rank
+        rows = int(factor.shape[-2]) if shape is None else int(shape[n])
+        if tuple(factor.shape) != (*batch, rows, rank):
             given = f"{op}: factors[{n}] has shape {tuple(factor.shape)}"
-            if shape is not None and factor.shape[0] != rows:
-                given += f" but x.shape[{n}] is {rows}"
-            raise ValueError(f"{given}; expected ({rows}, {rank})")
+            if shape is not None and factor.shape[-2] != rows:
+                given += f" but x.shape[{n + len(batch)}] is {rows}"
+            raise ValueError(f"{given}; expected ({lead}{rows}, {rank})")
     if rank is None:
         raise ValueError(f"{op}: no factor is left; expected at least one")
     if rank < 1:

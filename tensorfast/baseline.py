@@ -37,10 +37,13 @@ __all__ = [
 
 
 def khatri_rao(factors: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-    """Columnwise Kronecker product, the first index slowest; one write of the result."""
-    out = factors[0] if weights is None else factors[0] * weights
+    """Columnwise Kronecker product, the first index slowest; one write of the result.
+
+    All may have the axes of a batch before.
+    """
+    out = factors[0] if weights is None else factors[0] * weights[..., None, :]
     for factor in factors[1:]:
-        out = (out[:, None, :] * factor).reshape(out.shape[0] * factor.shape[0], out.shape[1])
+        out = (out[..., :, None, :] * factor[..., None, :, :]).flatten(-3, -2)
     return out
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,19 +25,20 @@ from .reconstruct import (
 __all__ = ["congruence", "core_consistency", "factor_match_score", "relative_error"]
 
 
-def relative_error(x: Any, decomposition: Any) -> float:
+def relative_error(x: Any, decomposition: Any) -> Any:
     r"""Relative error ``||x - model|| / ||x||`` of a CP or Tucker model, from the residual itself.
 
     Parameters
     ----------
     x : array, shape (I_0, ..., I_{N-1})
     decomposition : CPTensor, TuckerTensor, (weights, factors) or (core, factors)
-        A first item of one axis (or None) means CP, of as many axes as ``x`` has, Tucker.
+        A first item of one axis (or None) means CP, of as many axes as ``x`` has, Tucker. A batch
+        of CP models is told by factors of more than two axes; ``x`` has the batch's axes, too.
 
     Returns
     -------
     float
-        For ``x = 0`` the norm of the model.
+        For ``x = 0`` the norm of the model. Of a batch a NumPy array, computed one by one.
 
     Raises
     ------
@@ -59,6 +61,35 @@ def relative_error(x: Any, decomposition: Any) -> float:
     op = "relative_error"
     tensor = arrays.as_tensor(op, "x", x).detach()
     _check.storage(op, "x", tensor.dtype)
+    batch = _batch_of(decomposition)
+    if batch:
+        return _relative_errors(op, tensor, decomposition, batch)
+    return _relative_error(op, tensor, decomposition)
+
+
+def _batch_of(decomposition: Any) -> tuple[int, ...]:
+    """Axes before those of the matrices; none where there is no matrix to be seen."""
+    try:
+        return tuple(decomposition[1][0].shape[:-2])
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return ()
+
+
+def _relative_errors(op: str, x: Tensor, cp: Any, batch: tuple[int, ...]) -> np.ndarray:
+    weights, factors = bring_cp(op, cp, batched=True)
+    if tuple(x.shape[: len(batch)]) != batch:
+        raise ValueError(
+            f"{op}: the models have the batch axes {batch} but x has shape {tuple(x.shape)}; "
+            "expected the same axes before the modes"
+        )
+    errors = np.empty(batch)
+    for index in np.ndindex(*batch):
+        own = None if weights is None else weights[index]
+        errors[index] = _relative_error(op, x[index], (own, [f[index] for f in factors]))
+    return errors
+
+
+def _relative_error(op: str, tensor: Tensor, decomposition: Any) -> float:
     _check.modes_at_least(op, tensor, 1)
     _check.nonempty(op, tensor)
     with torch.no_grad(), matmul_precision("ieee", tensor.device):

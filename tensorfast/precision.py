@@ -25,6 +25,7 @@ __all__ = [
     "matmul_precision",
     "pivot_tolerance",
     "precision_floor",
+    "reach",
     "safe_scale",
     "solve_dtype",
     "unit_roundoff",
@@ -100,14 +101,19 @@ def pivot_tolerance(dtype: torch.dtype, rank: int) -> float:
     return 4.0 * rank * torch.finfo(dtype).eps
 
 
+def reach(dtype: torch.dtype) -> float:
+    """Norm up to which, and down to whose inverse, products of entries stay in range."""
+    return {torch.float32: 1e8, torch.complex64: 1e8}.get(compute_dtype(dtype), 1e60)
+
+
 def safe_scale(x: torch.Tensor, squared_norm: float) -> float:
     """Power of two to divide ``x`` by so that products of its entries do not over- or underflow.
 
     1 unless the norm is extreme for the computing type: float32 entries near 1e-20 (physical units)
     have squares that are zero.
     """
-    reach = {torch.float32: 1e8, torch.complex64: 1e8}.get(compute_dtype(x.dtype), 1e60)
-    if reach**-2 < squared_norm < reach**2:
+    limit = reach(x.dtype) ** 2
+    if 1 / limit < squared_norm < limit:
         return 1.0
     largest = float(x.abs().max())
     return 2.0 ** (math.frexp(largest)[1] - 1) if 0 < largest < math.inf else 1.0

@@ -22,11 +22,12 @@ def cp_to_tensor(cp: Any) -> Any:
     Parameters
     ----------
     cp : CPTensor or (weights, factors)
-        ``weights`` of shape (R,) or None; factors of shapes (I_n, R).
+        ``weights`` of shape (R,) or None; factors of shapes (I_n, R). All may have the axes of a
+        batch before.
 
     Returns
     -------
-    array, shape (I_0, ..., I_{N-1})
+    array, shape (I_0, ..., I_{N-1}), after the axes of the batch
 
     Raises
     ------
@@ -45,13 +46,13 @@ def cp_to_tensor(cp: Any) -> Any:
            [12., 16.]])
     """
     op = "cp_to_tensor"
-    weights, given = bring_cp(op, cp)
-    shape = [f.shape[0] for f in given]
+    weights, given = bring_cp(op, cp, batched=True)
+    shape = [f.shape[-2] for f in given]
     cut = middle(shape)
     left, right = _two_sides(given, cut, weights)
     with matmul_precision("ieee", left.device):
-        full = left @ right.t()
-    return arrays.in_kind(full.reshape(shape), cp[1][0])
+        full = left @ right.mT
+    return arrays.in_kind(full.reshape(*given[0].shape[:-2], *shape), cp[1][0])
 
 
 def tucker_to_tensor(tucker: Any) -> Any:
@@ -87,8 +88,11 @@ def tucker_to_tensor(tucker: Any) -> Any:
     return arrays.in_kind(full, tucker[0])
 
 
-def bring_cp(op: str, cp: Any) -> tuple[Tensor | None, list[Tensor]]:
-    """Bring in the pair ``(weights, factors)`` in one common computing type."""
+def bring_cp(op: str, cp: Any, batched: bool = False) -> tuple[Tensor | None, list[Tensor]]:
+    """Bring in the pair ``(weights, factors)`` in one common computing type.
+
+    A batch of models is refused, unless ``batched``.
+    """
     try:
         weights, factors = cp
     except (TypeError, ValueError):
@@ -96,13 +100,19 @@ def bring_cp(op: str, cp: Any) -> tuple[Tensor | None, list[Tensor]]:
             f"{op}: got {type(cp).__name__}; expected a CPTensor or (weights, factors)"
         ) from None
     matrices = arrays.as_tensors(op, "factors", factors)
-    rank = _check.factors(op, matrices)
+    batch = tuple(matrices[0].shape[:-2]) if matrices else ()
+    if batch and not batched:
+        raise ValueError(
+            f"{op}: factors[0] has shape {tuple(matrices[0].shape)}; expected a matrix (I_0, R); "
+            "of a batch take one model after another, (weights[i], [f[i] for f in factors])"
+        )
+    rank = _check.factors(op, matrices, batch=batch)
     if weights is None:
         _check.one_device(op, named(matrices))
         return None, _common(matrices)
     w = arrays.as_tensor(op, "weights", weights)
-    if tuple(w.shape) != (rank,):
-        raise ValueError(f"{op}: weights has shape {tuple(w.shape)}; expected ({rank},)")
+    if tuple(w.shape) != (*batch, rank):
+        raise ValueError(f"{op}: weights has shape {tuple(w.shape)}; expected {(*batch, rank)}")
     _check.one_device(op, named(matrices, weights=w))
     *matrices, w = _common([*matrices, w])
     return w, matrices
@@ -149,7 +159,7 @@ def _two_sides(
 ) -> tuple[Tensor, Tensor]:
     """Khatri-Rao products of the factors before and from ``cut``, a row of ones for none."""
     left = baseline.khatri_rao(factors[:cut], weights)
-    ones = left.new_ones(1, left.shape[1])
+    ones = left.new_ones(*left.shape[:-2], 1, left.shape[-1])
     return left, baseline.khatri_rao(factors[cut:]) if cut < len(factors) else ones
 
 

@@ -177,6 +177,17 @@ ERRORS = {
         ValueError,
         "op: batch_dims is -1; expected at least 0",
     ),
+    "batch_dims": (
+        lambda: _check.batch_dims("op", 2, torch.ones(2, 3, 4), 2),
+        ValueError,
+        "op: batch_dims is 2 but x has 3 axes (shape (2, 3, 4)); expected at least 2 modes beside "
+        "those of the batch",
+    ),
+    "batch_dims none": (
+        lambda: _check.batch_dims("op", 0, torch.ones(2), 2),
+        ValueError,
+        "op: x has 1 modes (shape (2,)); expected at least 2",
+    ),
     "one_device": (
         lambda: _check.one_device("op", {"x": torch.ones(2), "u": torch.ones(2, device="meta")}),
         ValueError,

@@ -115,3 +115,105 @@ def test_can_be_made_by_hand():
     weights, factors = torch.ones(2), [torch.ones(3, 2), torch.ones(4, 2)]
     assert tf.cp_to_tensor(tf.CPTensor(weights, factors)).shape == (3, 4)
     assert tf.tucker_to_tensor(tf.TuckerTensor(torch.ones(2, 2), factors)).shape == (3, 4)
+
+
+def infos(count):
+    statuses = ("converged", "max_iter", "precision_limit")
+    return [
+        tf.ConvergenceInfo(
+            n, (0.5, 0.1 * n), 1 - 0.1 * n, n % 3 != 1, statuses[n % 3], f"Message {n}."
+        )
+        for n in range(count)
+    ]
+
+
+def test_batch_info_is_indexed_by_position():
+    info = tf.BatchInfo(infos(6), (2, 3))
+    assert len(info) == 6
+    assert list(info) == infos(6)
+    assert info[0, 0] is next(iter(info))
+    assert info[1, 2] is info[-1, -1] is list(info)[5]
+    flat = tf.BatchInfo(infos(6), (6,))
+    assert flat[4] is flat[(4,)] is flat[-2]
+    assert flat[np.int64(4)] is flat[4]
+    for index in (0, (0,), (0, 3), (2, 0), (0, -4), (0, 0, 0)):
+        with pytest.raises(IndexError, match="BatchInfo: index"):
+            info[index]
+    with pytest.raises(ValueError, match=r"got 5 infos for a batch of shape \(2, 3\)"):
+        tf.BatchInfo(infos(5), (2, 3))
+
+
+def test_batch_info_has_arrays_of_the_shape_of_the_batch():
+    info = tf.BatchInfo(infos(6), (2, 3))
+    assert np.array_equal(info.n_iter, [[0, 1, 2], [3, 4, 5]])
+    assert np.allclose(info.rel_error, 0.1 * info.n_iter)
+    assert np.array_equal(info.converged, [[True, False, True]] * 2)
+    assert np.array_equal(info.status, [["converged", "max_iter", "precision_limit"]] * 2)
+    assert [a.dtype.kind for a in (info.n_iter, info.rel_error, info.converged)] == ["i", "f", "b"]
+
+
+def test_batch_info_is_told_in_short():
+    info = tf.BatchInfo(infos(6), (2, 3))
+    assert repr(info) == (
+        "BatchInfo(shape=(2, 3), converged=4 of 6, n_iter=0 to 5, rel_error=0.000e+00 to 5.000e-01)"
+    )
+    assert info.message.startswith("4 of 6 converged, in all after 0 to 5 sweeps at relative")
+    one = tf.BatchInfo(infos(2)[1:], (1,))
+    assert repr(one).endswith("n_iter=1, rel_error=1.000e-01)")
+    assert tf.BatchInfo([], (0, 2)).message == "The batch holds no tensor."
+
+
+def test_batch_info_compares_and_survives_pickle():
+    info = tf.BatchInfo(infos(6), (2, 3))
+    assert info == tf.BatchInfo(infos(6), (2, 3))
+    assert info != tf.BatchInfo(infos(6), (6,))
+    assert info != infos(6)
+    for other in (pickle.loads(pickle.dumps(info)), copy.deepcopy(info)):
+        assert other == info
+
+
+def test_a_batch_of_models():
+    x = np.stack([X.numpy(), 2 * X.numpy()])[:, None]
+    model = tf.cp_als(x, 2, batch_dims=2, seed=0, n_iter_max=5)
+    weights, factors = model
+    assert (len(model), model[0] is weights, model[1] is factors) == (2, True, True)
+    assert (model.shape, model.rank, model.batch_shape) == ((6, 5, 4), 2, (2, 1))
+    assert RESULTS["cp"].batch_shape == ()
+    one = model.at((1, 0))
+    assert one.info is model.info[1, 0]
+    assert np.array_equal(one.factors[2], factors[2][1, 0])
+    bare = tf.CPTensor(weights, factors).at((0, 0))
+    assert bare.info is None
+    for index in (0, (0, 0, 0)):
+        with pytest.raises(IndexError, match=r"at\(.*in a batch of shape \(2, 1\)"):
+            model.at(index)
+    with pytest.raises(IndexError, match=r"in a batch of shape \(\)"):
+        RESULTS["cp"].at(())
+    full = tf.cp_to_tensor(model)
+    assert type(full) is np.ndarray
+    errors = tf.relative_error(x, model)
+    assert errors.shape == (2, 1)
+    for i in range(2):
+        np.testing.assert_allclose(full[i, 0], tf.cp_to_tensor(model.at((i, 0))), rtol=1e-12)
+        assert errors[i, 0] == tf.relative_error(x[i, 0], model.at((i, 0)))
+    np.testing.assert_allclose(errors, model.info.rel_error, rtol=1e-6)
+    plain = (None, [factors[0] * weights[..., None, :], *factors[1:]])
+    np.testing.assert_allclose(tf.cp_to_tensor(plain), full, rtol=1e-12)
+    np.testing.assert_allclose(tf.relative_error(x, plain), errors, rtol=1e-9)
+
+
+def test_what_takes_one_model_refuses_a_batch():
+    x = np.stack([X.numpy()] * 3)
+    model = tf.cp_als(x, 2, batch_dims=1, seed=0, n_iter_max=2)
+    text = r"factors\[0\] has shape \(3, 6, 2\); expected a matrix .*one model after another"
+    for call in (
+        lambda: tf.congruence(model, model),
+        lambda: tf.factor_match_score(model, model),
+        lambda: tf.core_consistency(x, model),
+    ):
+        with pytest.raises(ValueError, match=text):
+            call()
+    with pytest.raises(ValueError, match=r"batch axes \(3,\) but x has shape \(2, 6, 5, 4\)"):
+        tf.relative_error(x[:2], model)
+    with pytest.raises(ValueError, match=r"weights has shape \(2,\); expected \(3, 2\)"):
+        tf.cp_to_tensor((model.weights[0], model.factors))

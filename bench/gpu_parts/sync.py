@@ -11,7 +11,7 @@ from unittest import mock
 import tensorfast as tf
 from bench import gpu_problems
 from bench.gpu_parts import waits
-from tensorfast import cp
+from tensorfast.cp import single
 from tensorfast.tucker import iteration
 
 #: Sweeps, few and many; both multiples of a chunk.
@@ -19,7 +19,7 @@ FEW, MANY = 16, 48
 
 #: What runs the sweeps of a call: the module that the call finds it in, and its names there.
 ENGINES = {
-    "cp_als": (cp, ("als", "als_ahead")),
+    "cp_als": (single, ("als", "als_ahead")),
     "hooi": (iteration, ("hooi_plainly", "hooi_ahead")),
 }
 

@@ -13,12 +13,12 @@ from .. import baseline
 from ..convergence import StoppingRule, at_precision_limit, fast_relative_error
 from ..results import ConvergenceInfo
 from .linesearch import LineSearch
-from .operand import Operand
+from .operand import Contracts, Operand
 from .schedule import Schedule
 from .stopping import DivergenceWatch, describe, hadamard
 from .update import UpdateRule
 
-__all__ = ["als", "conclude", "exact_error", "products", "scalars"]
+__all__ = ["als", "conclude", "concluded", "exact_error", "products", "scalars"]
 
 
 def als(
@@ -84,13 +84,26 @@ def conclude(
     remark: str = "",
 ) -> ConvergenceInfo:
     """Give an account of a fit that has ended; ``remark`` is added to the message."""
+    pair = watch.diverging(len(errors), grams)
+    return concluded(status, errors, dtype, tol, ridge, pair, remark)
+
+
+def concluded(
+    status: str,
+    errors: Sequence[float],
+    dtype: torch.dtype,
+    tol: float,
+    ridge: float,
+    pair: tuple[int, int, float] | None,
+    remark: str = "",
+) -> ConvergenceInfo:
+    """Give the account where it is known which ``pair`` of components diverges, if any."""
     if status == "max_iter" and at_precision_limit(errors[-1], dtype):
         status = "precision_limit"
-    pair = watch.diverging(len(errors), grams)
     return describe(status, errors, tol, ridge, pair, remark)
 
 
-def products(operand: Operand, schedule: Schedule, factors: Sequence[Tensor]) -> Iterator[Tensor]:
+def products(operand: Contracts, schedule: Schedule, factors: Sequence[Tensor]) -> Iterator[Tensor]:
     """Yield MTTKRPs in update order for ever, from the sweep's first mode on."""
     while True:
         for run in schedule.runs:

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from .. import _check, arrays
-from ..blocks import by_stride
+from ..blocks import SLAB, by_stride, grain
 from ..ops.fused import fused_for
 from ..precision import compute_dtype
 from ..results import FitPlan
+from .batch.operand import BATCHED
+from .batch.operand import schedule_of as batched_schedule
+from .batch.stack import Stack
 from .operand import schedule_of
 from .plan import cost
+from .schedule import Schedule
 from .workspace import workspace
 
 __all__ = ["planned"]
@@ -27,14 +31,18 @@ def planned(
     fixed_modes: Sequence[int] = (),
     precision: str | None = "ieee",
     line_search: bool = False,
+    batch_dims: int = 0,
     **_: Any,
 ) -> FitPlan:
     """Tell how `cp_als` would run with these arguments; the others change nothing in it."""
     tensor = arrays.as_tensor("cp_als", "x", x)
-    _check.modes_at_least("cp_als", tensor, 2)
+    batch = _check.batch_dims("cp_als", batch_dims, tensor, 2)
     rank = _check.cp_rank("cp_als", rank)
-    fixed = _check.modes("cp_als", fixed_modes, tensor.ndim, "fixed_modes")
-    free = tuple(n for n in range(tensor.ndim) if n not in fixed)
+    order = tensor.ndim - batch
+    fixed = _check.modes("cp_als", fixed_modes, order, "fixed_modes")
+    free = tuple(n for n in range(order) if n not in fixed)
+    if batch:
+        return _planned_batch(tensor, batch, rank, free)
     fused = fused_for(tensor, rank, precision)
     schedule = schedule_of(tensor, rank, free, fused)
     if fused is not None:
@@ -43,15 +51,41 @@ def planned(
         sizes, itemsize = tuple(tensor.shape), compute_dtype(tensor.dtype).itemsize
         seconds, largest = cost(schedule, sizes, rank, itemsize, axes=by_stride(tensor))
         taken = largest * itemsize + _state(tensor, rank, itemsize)
-    runs = " ".join("".join(map(str, run)) for run in schedule.runs)
     return FitPlan(
         method="cp_als",
         engine="kernels" if fused is not None and not line_search else "torch",
-        schedule=f"{schedule.name} ({runs})",
+        schedule=_in_words(schedule),
         reads=schedule.reads,
         seconds=seconds,
         workspace=taken,
     )
+
+
+def _planned_batch(x: Tensor, dims: int, rank: int, free: tuple[int, ...]) -> FitPlan:
+    """Tell of a batch: seconds of a sweep of all tensors, workspace of a chunk."""
+    stack, dtype = Stack(x, dims), compute_dtype(x.dtype)
+    if not len(stack):
+        raise ValueError(
+            f"cp_als: x has shape {tuple(x.shape)}, a batch of no tensor; expected one to explain"
+        )
+    sizes, axes = stack.shape, tuple(by_stride(x[(0,) * dims]))
+    schedule = batched_schedule(sizes, rank, free, dtype.itemsize, axes)
+    seconds, largest = cost(schedule, sizes, rank, dtype.itemsize, BATCHED, axes)
+    together = next(stack.parts(grain(SLAB, x), rank))
+    each = largest * dtype.itemsize + _state(stack[:1][0], rank, dtype.itemsize)
+    return FitPlan(
+        method="cp_als",
+        engine="torch",
+        schedule=f"{_in_words(schedule)}, {together.stop} of {len(stack)} tensors at a time",
+        reads=schedule.reads,
+        seconds=seconds * len(stack),
+        workspace=together.stop * each,
+    )
+
+
+def _in_words(schedule: Schedule) -> str:
+    runs = " ".join("".join(map(str, run)) for run in schedule.runs)
+    return f"{schedule.name} ({runs})"
 
 
 def _state(x: Tensor, rank: int, itemsize: int) -> int:

@@ -12,7 +12,7 @@ from .. import _check, arrays
 from ..precision import compute_dtype
 from ..svd import gaussian, generator, leading_subspace
 
-__all__ = ["initial_factors"]
+__all__ = ["OFF_SADDLE", "check_name", "given_factors", "initial_factors"]
 
 #: Length of the random vectors added to singular vectors. Symmetric data put the bare ones on a
 #: saddle point of ALS: e0 e0 e1 + e0 e1 e0 + e1 e0 e0 at rank 2 rests there at an error of 0.82.
@@ -32,11 +32,7 @@ def initial_factors(
     The weights of a given model go into its first free mode.
     """
     if isinstance(init, str):
-        if init not in ("svd", "random"):
-            raise ValueError(
-                f"{op}: init is {init!r}; expected 'svd', 'random', a CPTensor or "
-                "(weights, factors)"
-            )
+        check_name(op, init)
         rng = generator(op, seed, x.device)
         start = _random(x, rank, rng)
         if init == "svd":
@@ -47,7 +43,15 @@ def initial_factors(
                 start[n][:, :k] += leading_subspace(x, n, k, rng)
                 start[n][:, k:] /= OFF_SADDLE
         return start
-    return _given(op, x, rank, init, free)
+    return given_factors(op, x, rank, init, free)
+
+
+def check_name(op: str, init: str) -> None:
+    """Refuse a name that is none of a start."""
+    if init not in ("svd", "random"):
+        raise ValueError(
+            f"{op}: init is {init!r}; expected 'svd', 'random', a CPTensor or (weights, factors)"
+        )
 
 
 def _random(x: Tensor, rank: int, rng: torch.Generator) -> list[Tensor]:
@@ -57,7 +61,18 @@ def _random(x: Tensor, rank: int, rng: torch.Generator) -> list[Tensor]:
     return [f / torch.linalg.vector_norm(f, dim=0) for f in drawn]
 
 
-def _given(op: str, x: Tensor, rank: int, init: Any, free: Sequence[int]) -> list[Tensor]:
+def given_factors(
+    op: str,
+    x: Tensor,
+    rank: int,
+    init: Any,
+    free: Sequence[int],
+    batch: Sequence[int] = (),
+) -> list[Tensor]:
+    """Return copies of a given model's factors, of the computing type, with the weights in one.
+
+    ``batch`` are the leading axes that model and data have in common.
+    """
     try:
         weights, factors = init
     except (TypeError, ValueError):
@@ -66,7 +81,7 @@ def _given(op: str, x: Tensor, rank: int, init: Any, free: Sequence[int]) -> lis
             "(weights, factors)"
         ) from None
     matrices = arrays.as_tensors(op, "init factors", factors)
-    given = _check.factors(op, matrices, x.shape)
+    given = _check.factors(op, matrices, x.shape[len(batch) :], batch=batch)
     if given != rank:
         raise ValueError(f"{op}: init has rank {given} but rank is {rank}; expected the same")
     for n, matrix in enumerate(matrices):
@@ -74,9 +89,10 @@ def _given(op: str, x: Tensor, rank: int, init: Any, free: Sequence[int]) -> lis
         _check.finite(op, matrix, f"init factors[{n}]")
     if weights is not None:
         matrices.append(arrays.as_tensor(op, "init weights", weights))
-        if tuple(matrices[-1].shape) != (rank,):
+        expected = (*batch, rank)
+        if tuple(matrices[-1].shape) != expected:
             raise ValueError(
-                f"{op}: init weights has shape {tuple(matrices[-1].shape)}; expected ({rank},)"
+                f"{op}: init weights has shape {tuple(matrices[-1].shape)}; expected {expected}"
             )
         _check.finite(op, matrices[-1], "init weights")
     dtype = compute_dtype(x.dtype)
@@ -84,5 +100,5 @@ def _given(op: str, x: Tensor, rank: int, init: Any, free: Sequence[int]) -> lis
         raise TypeError(f"{op}: init is complex but x is real; expected a real model")
     start = [m.detach().to(dtype).clone(memory_format=torch.contiguous_format) for m in matrices]
     if weights is not None:
-        start[free[0]] *= start.pop()
+        start[free[0]] *= start.pop()[..., None, :]
     return start

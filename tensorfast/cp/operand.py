@@ -23,10 +23,21 @@ from .plan_fused import plan_fused
 from .schedule import Run, Schedule
 from .tree import Node, contraction_tree
 
-__all__ = ["DenseOperand", "Operand", "room_for", "schedule_of"]
+__all__ = ["Contracts", "DenseOperand", "Operand", "room_for", "schedule_of"]
 
 
-class Operand(Protocol):
+class Contracts(Protocol):
+    """Data that are contracted with factors."""
+
+    def mttkrps(self, run: Run, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """Yield ``(mode, mttkrp)`` for each mode of a run, in order.
+
+        The caller replaces ``factors[mode]`` before it asks for the next.
+        """
+        ...
+
+
+class Operand(Contracts, Protocol):
     """The data of a CP decomposition."""
 
     shape: tuple[int, ...]
@@ -36,13 +47,6 @@ class Operand(Protocol):
 
     def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
         """Choose how to sweep over the modes ``free``."""
-        ...
-
-    def mttkrps(self, run: Run, factors: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``(mode, mttkrp)`` for each mode of a run, in order.
-
-        The caller replaces ``factors[mode]`` before it asks for the next.
-        """
         ...
 
     def residual_norm(self, factors: Sequence[Tensor]) -> float:

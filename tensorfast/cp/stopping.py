@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,45 +54,71 @@ class DivergenceWatch:
         if self.due(sweep):
             self._seen.append((sweep, hadamard(grams)))
 
+    def keep(self, index: Tensor) -> None:
+        """Go on with these of a batch of fits only."""
+        for at, (sweep, inner) in enumerate(self._seen):
+            self._seen[at] = sweep, inner[index]
+
     def diverging(self, sweep: int, grams: Sequence[Tensor]) -> tuple[int, int, float] | None:
         """Return a diverging pair of components and its cosine, or None."""
+        return self.diverging_of(sweep, [gram[None] for gram in grams], None)[0]
+
+    def diverging_of(
+        self, sweep: int, grams: Sequence[Tensor], index: Tensor | None
+    ) -> list[tuple[int, int, float] | None]:
+        """Return `diverging` of the fits at ``index`` of a batch, whose Gram matrices these are.
+
+        An index of None adds the axis of a batch to what was recorded.
+        """
         before = [inner for at, inner in self._seen if 2 * at <= sweep][-2:]
         if len(before) < 2:
-            return None
-        inner = hadamard(grams)
-        lengths = inner.diagonal().real.clamp(min=0).sqrt()
-        outer = lengths[:, None] * lengths
-        cosines = torch.where(outer > 0, inner.real / outer, torch.zeros_like(outer))
-        r, s = sorted(divmod(int(cosines.argmin()), len(cosines)))
-        then, half, now = (_Pair.of(at, r, s) for at in (*before, inner))
-        for past, present in ((then, half), (half, now)):
-            if present.shorter <= self.GROWTH * past.shorter or present.cosine >= past.cosine:
-                return None
-        still = all(
-            abs(past.together - now.together) <= self.STILL * now.together for past in (then, half)
-        )
-        if now.cosine < (self.OPPOSITE if still else self.EXTREME):
-            return r, s, now.cosine
-        return None
+            return [None] * len(grams[0])
+        now = hadamard(grams).real
+        past = [inner[index].real for inner in before]
+        lengths = now.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+        outer = lengths[:, :, None] * lengths[:, None, :]
+        cosines = torch.where(outer > 0, now / outer, torch.zeros_like(outer))
+        at = cosines.flatten(1).argmin(1)
+        rank = now.shape[-1]
+        r, s = at // rank, at % rank
+        then, half, last = (_Pair.of(inner, r, s) for inner in (*past, now))
+        grew = torch.ones_like(at, dtype=torch.bool)
+        for old, new in ((then, half), (half, last)):
+            grew &= (new.shorter > self.GROWTH * old.shorter) & (new.cosine < old.cosine)
+        still = torch.ones_like(grew)
+        for old in (then, half):
+            still &= (old.together - last.together).abs() <= self.STILL * last.together
+        limit = torch.where(still, self.OPPOSITE, self.EXTREME)
+        found = (grew & (last.cosine < limit)).tolist()
+        both = torch.stack([torch.minimum(r, s), torch.maximum(r, s)], 1).tolist()
+        cosine = last.cosine.tolist()
+        return [
+            (*pair, value) if yes else None
+            for yes, pair, value in zip(found, both, cosine, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Length of the shorter of two components, their cosine, and the length of their sum."""
+    """Length of the shorter of two components, their cosine, and the length of their sum.
 
-    shorter: float
-    cosine: float
-    together: float
+    Of every fit of a batch.
+    """
+
+    shorter: Tensor
+    cosine: Tensor
+    together: Tensor
 
     @classmethod
-    def of(cls, inner: Tensor, r: int, s: int) -> _Pair:
-        """Read the pair out of the components' inner products."""
-        rr, ss, rs = float(inner[r, r].real), float(inner[s, s].real), float(inner[r, s].real)
-        outer = math.sqrt(max(0.0, rr * ss))
+    def of(cls, inner: Tensor, r: Tensor, s: Tensor) -> _Pair:
+        """Read the pairs out of the components' inner products ``[fits, R, R]``."""
+        fit = torch.arange(len(inner), device=inner.device)
+        rr, ss, rs = inner[fit, r, r], inner[fit, s, s], inner[fit, r, s]
+        outer = (rr * ss).clamp(min=0).sqrt()
         return cls(
-            shorter=math.sqrt(max(0.0, min(rr, ss))),
-            cosine=rs / outer if outer > 0 else 0.0,
-            together=math.sqrt(max(0.0, rr + ss + 2 * rs)),
+            shorter=torch.minimum(rr, ss).clamp(min=0).sqrt(),
+            cosine=torch.where(outer > 0, rs / outer, torch.zeros_like(outer)),
+            together=(rr + ss + 2 * rs).clamp(min=0).sqrt(),
         )
 
 

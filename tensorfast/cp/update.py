@@ -16,7 +16,10 @@ from torch import Tensor
 from .. import baseline
 from ..precision import pivot_tolerance, solve_dtype
 
-__all__ = ["LeastSquares", "UpdateRule", "not_finite"]
+__all__ = ["LeastSquares", "UpdateRule", "not_finite", "sound", "with_ridge"]
+
+#: Factor between one ridge and the next.
+RISE = 10.0
 
 
 class UpdateRule(Protocol):
@@ -61,9 +64,6 @@ class LeastSquares:
         As in `UpdateRule`.
     """
 
-    #: Factor between one ridge and the next.
-    RISE = 10.0
-
     def __init__(self, l2_reg: float = 0.0) -> None:
         self.l2_reg = l2_reg
         self.monotone = not l2_reg
@@ -92,35 +92,50 @@ class LeastSquares:
     def _raise_ridge(
         self, gram: Tensor, right: Tensor, current: Tensor, least: float
     ) -> tuple[Tensor, Tensor]:
-        diagonal = gram.diagonal().real
-        if not torch.isfinite(gram).all():
-            raise not_finite()
-        # A column that has vanished gets the mean weight, so that it stays where it is.
-        mean = diagonal.mean()
-        weight = torch.where(
-            diagonal > 0, diagonal, torch.where(mean > 0, mean, torch.ones_like(mean))
-        )
-        ridge = 2 * least
-        while True:
-            shifted = gram + torch.diag(ridge * weight).to(gram.dtype)
-            lower, info = torch.linalg.cholesky_ex(shifted)
-            if _sound(lower, info, shifted, least):
-                break
-            ridge *= self.RISE
-        self.ridge = max(self.ridge, ridge)
-        return lower, right + (ridge * weight)[:, None] * current
+        lower, pull, ridge = with_ridge(gram[None], least)
+        self.ridge = max(self.ridge, float(ridge))
+        return lower[0], right + pull[0, :, None] * current
 
 
-def not_finite() -> FloatingPointError:
+def with_ridge(grams: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Factor singular Gram matrices ``[fits, R, R]``, each with the ridge that it takes.
+
+    Returns the Cholesky factors, what was added to the diagonals, and the relative ridges, which
+    rise until every pivot is clear of rounding.
+    """
+    if not torch.isfinite(grams).all():
+        raise not_finite()
+    diagonal = grams.diagonal(dim1=-2, dim2=-1).real
+    # A column that has vanished gets the mean weight, so that it stays where it is.
+    mean = diagonal.mean(-1, keepdim=True)
+    weight = torch.where(diagonal > 0, diagonal, torch.where(mean > 0, mean, torch.ones_like(mean)))
+    ridge = torch.full_like(mean, 2 * least)
+    while True:
+        pull = ridge * weight
+        shifted = grams + torch.diag_embed(pull).to(grams.dtype)
+        lower, info = torch.linalg.cholesky_ex(shifted)
+        good = sound(lower, info, shifted, least)
+        if good.all():
+            return lower, pull, ridge[:, 0]
+        ridge = torch.where(good[:, None], ridge, RISE * ridge)
+
+
+def sound(lower: Tensor, info: Tensor, grams: Tensor, least: float) -> Tensor:
+    """Whether each factorisation of a batch succeeded with every pivot clear of rounding."""
+    pivots = lower.diagonal(dim1=-2, dim2=-1).real.square()
+    return (info == 0) & (pivots > least * grams.diagonal(dim1=-2, dim2=-1).real).all(-1)
+
+
+def not_finite(x: str = "x") -> FloatingPointError:
     """Return the error that ends a fit of unchecked data."""
     return FloatingPointError(
-        "cp_als: the factors are no longer finite; x holds NaN or Inf, or it or init overflows; "
+        f"cp_als: the factors are no longer finite; {x} holds NaN or Inf, or it or init overflows; "
         "clean or rescale them"
     )
 
 
 def _sound(lower: Tensor, info: Tensor, gram: Tensor, least: float) -> bool:
-    """Whether the factorisation succeeded with every pivot clear of rounding."""
+    """`sound` of one factorisation, on the host, which is quicker for a small one."""
     if int(info):
         return False
     pivots, squares = lower.diagonal().tolist(), gram.diagonal().tolist()

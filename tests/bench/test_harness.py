@@ -18,6 +18,7 @@ from bench import (
     quiet,
     residual,
     rivals,
+    rivals_batched,
     rivals_embeddings,
     rivals_tensorly,
     rivals_tucker,
@@ -51,7 +52,7 @@ def test_tensorly_tells_the_sweeps_that_it_ran():
 @pytest.mark.parametrize("kind", rivals_tensorly.OPTIONS)
 def test_tensorlys_functions_differ_by_rounding_on_our_backend(kind):
     """Each kind of problem, from its start, which stays as it was."""
-    shape, rank = ((40, 41, 42), (4, 4, 4)) if kind == "tucker" else ((40, 41, 42), 16)
+    shape, rank = ((40, 41, 42), (4, 4, 4)) if kind == "tucker" else ((60, 61, 62), 24)
     problem = problems.Problem("p", kind, shape, rank, sweeps=3)
     data = problem.build()
     kept = [factor.clone() for factor in data.start]
@@ -82,6 +83,27 @@ def test_a_factor_that_is_not_finite_is_far():
     assert rivals_tensorly.distance(factors, factors) == 0
     assert math.isnan(rivals_tensorly.distance(broken, factors))
     assert math.isnan(rivals_tensorly.distance(broken[::-1], factors[::-1]))
+
+
+def test_all_fit_the_tensors_of_a_batch_alike():
+    """Tensor by tensor, and a loop over a part tells which part."""
+    problem = problems.Problem("batch", "batched", (8, 7, 6), 3, sweeps=20, count=60)
+    data = problem.build()
+    assert data.x.shape == (60, 8, 7, 6)
+    assert problem.nbytes == data.x.numel() * 4
+    assert not torch.equal(data.x[0], data.x[1])
+    found = {}
+    for name, adapter in rivals_batched.BATCHED.items():
+        (run,) = adapter(problem, data, sweeps=20)
+        run.setup()
+        result = run.call()
+        assert run.sweeps_run(result) == 20
+        assert run.share == (1.0 if name == "tensorfast" else 50 / 60)
+        found[name] = rivals_batched.errors_of(data, run.answer(result))
+        assert len(found[name]) == 50
+        assert rivals_batched.error_of(data, run.answer(result)) < 0.5
+    for name in ("tensorly-torch", "tensorly-numpy"):
+        assert found[name] == pytest.approx(found["tensorfast"], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", rivals_embeddings.EMBEDDINGS)

@@ -81,6 +81,13 @@ def results(tmp_path):
             part.append(benchmark(problem, "tensorfast", [ours] * 3, error))
             for rival, ms in (RIVALS if problem.kind == "cp" else TUCKER_RIVALS).items():
                 part.append(benchmark(problem, rival, [ms * 1e-3] * 3, 0.1))
+        for problem in problems.BATCHED:
+            error = (errors or {}).get(problem.name, 0.1)
+            parts["batched"].append(benchmark(problem, "tensorfast", [ours] * 3, error))
+            # A twentieth of the tensors, in 1.5 milliseconds a sweep.
+            loop = benchmark(problem, "tensorly-torch", [1.5e-3] * 3, 0.1)
+            loop["extra_info"]["share"] = 0.05
+            parts["batched"].append(loop)
         for problem in problems.EMBEDDINGS:
             for name, ms in (("tensorfast", 1e3 * ours), ("torch-pca", 15.0)):
                 # Of the gradient.
@@ -167,7 +174,7 @@ def test_one_wrong_answer_fails_its_row_and_the_mean(results):
 
 
 def test_slow_results_fail_the_bar(results):
-    slow = {*(p.name for p in problems.TUCKER), "spectrum-4096x256"}
+    slow = {p.name for p in (*problems.TUCKER, *problems.BATCHED)} | {"spectrum-4096x256"}
     assert failed(results(ours=2e-3)[0]) == slow
     slow |= {"spectrum-1024x64", "geometric mean of the large, cp"}
     assert failed(results(ours=4e-3)[0]) == slow
@@ -198,6 +205,18 @@ def test_the_bar_of_embeddings_is_over_the_pca_at_no_larger_error(results):
     wrong = results(errors={"spectrum-128x10": 1e-3})[0]
     assert failed(wrong) == {"spectrum-128x10"}
     assert "| spectrum-128x10 | 1 | 15 | error larger |" in report.document([wrong])
+
+
+def test_the_time_of_a_loop_is_extrapolated(results):
+    found = results()[0]
+    (check,) = [c for c in acceptance.checks(found) if c.what.startswith("1000x16^3-R8")]
+    assert check.what.endswith("at least 20.0x TensorLy")
+    assert check.found == "30.0x (over tensorly-torch)"
+    text = "| 1000x16^3-R8 | 1 | 30 | 30.0x | 0.1000000 | 0.1000000 |"
+    assert text in report.document([found])
+    assert failed(results(errors={"1000x16^3-R8": 0.11})[0]) == {"1000x16^3-R8"}
+    del found.parts["batched"]
+    assert "Not measured yet: `python bench/run.py --only batched`." in report.document([found])
 
 
 def test_embeddings_that_were_not_measured_are_told(results):

@@ -31,6 +31,22 @@ def test_a_fit_on_a_gpu_is_planned_by_its_kernels():
         assert tf.explain("cp_als", x.to(torch.complex64), 32).engine == "torch"
 
 
+def test_a_batch_is_explained_by_its_chunks():
+    x = np.full((2, 500, 16, 16, 16), np.nan, dtype=np.float32)
+    plan = tf.explain(tf.cp_als, x, 8, batch_dims=2)
+    assert plan.engine == "torch"
+    assert plan.schedule.startswith("tree (")
+    assert plan.schedule.endswith(", 256 of 1000 tensors at a time")
+    assert plan.reads == 2
+    one = tf.explain("cp_als", x[0, :1], 8, batch_dims=1)
+    assert plan.seconds == pytest.approx(1000 * one.seconds)
+    assert plan.workspace == 256 * one.workspace
+    fixed = tf.explain("cp_als", x, 8, batch_dims=2, fixed_modes=(0,))
+    assert fixed.schedule.startswith("mode_by_mode (1 2), ")
+    with pytest.raises(ValueError, match="a batch of no tensor"):
+        tf.explain("cp_als", x[:, :0], 8, batch_dims=2)
+
+
 def test_bad_arguments_are_told():
     with pytest.raises(ValueError, match="rank"):
         tf.explain("cp_als", np.ones((3, 4)), 0)
