@@ -65,7 +65,12 @@ MAY_IMPORT = {
     "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
     "tensorfast.nn": (*LEAVES, "tensorfast.ops"),
     # Of the kernels, their words for GPUs.
-    "tensorfast.cuda": (*LEAVES, "tensorfast.kernels.devices", "cuda"),
+    "tensorfast.cuda": (
+        *LEAVES,
+        "tensorfast.convergence",
+        "tensorfast.kernels.devices",
+        "cuda",
+    ),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
     "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),
 }

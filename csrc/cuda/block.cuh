@@ -5,8 +5,12 @@
 constexpr unsigned WHOLE_WARP = 0xffffffffu;
 constexpr int WARP = 32;
 
-// A thread's share of n things: for (int i = threadIdx.x; i < n; i += blockDim.x).
-#define FOR_EACH(i, n) for (int i = threadIdx.x; i < (n); i += blockDim.x)
+// A loop that is to stay one. The compiler makes four copies of any loop's body, and of a loop
+// around it four of those; only innermost loops gain by it.
+#define ROLLED _Pragma("unroll 1")
+
+// A thread's share of n things.
+#define FOR_EACH(i, n) ROLLED for (int i = threadIdx.x; i < (n); i += blockDim.x)
 
 __device__ inline double warp_sum(double value) {
     for (int offset = WARP / 2; offset > 0; offset /= 2)
@@ -20,6 +24,7 @@ __device__ inline double block_sum(double value, double* room) {
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = value;
     __syncthreads();
     double total = 0;
+    ROLLED
     for (int w = 0; w < int(blockDim.x) / WARP; ++w) total += room[w];
     // Who is ahead must not write its next part where another still reads this one.
     __syncthreads();
