@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import io
 import json
+import threading
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from .sources import expanded
 from .store import Store
 
-__all__ = ["Unit", "compiler_version", "cubin", "missing"]
+__all__ = ["Unit", "compiler_version", "core", "cubin", "missing"]
 
 #: What all kernels are compiled with.
 _STANDARD = "c++17"
 
 _store = Store()
+_importing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ def missing() -> tuple[str, ...]:
     return ()
 
 
+def core() -> Any:
+    """Import ``cuda.core``, one thread after the other: two that do so first at once fail."""
+    with _importing:
+        return importlib.import_module("cuda.core")
+
+
 @cache
 def compiler_version() -> str:
     """Return the version of NVRTC, as exactly as it is known."""
@@ -94,9 +104,8 @@ def cubin(unit: Unit, capability: int, store: Store | None = None) -> bytes:
 
 
 def _compiled(text: str, unit: Unit, capability: int) -> bytes:
-    from cuda.core import Program, ProgramOptions
-
-    options = ProgramOptions(
+    cuda = core()
+    options = cuda.ProgramOptions(
         name=unit.kernel,
         arch=f"sm_{capability}",
         std=_STANDARD,
@@ -104,7 +113,7 @@ def _compiled(text: str, unit: Unit, capability: int) -> bytes:
     )
     said = io.StringIO()
     try:
-        code = Program(text, "c++", options).compile("cubin", logs=said)
+        code = cuda.Program(text, "c++", options).compile("cubin", logs=said)
     # Its class is private to cuda.core.
     except Exception as error:
         raise RuntimeError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..kernels.devices import chip_of
-from .compiler import Unit, cubin
+from .compiler import Unit, core, cubin
 
 __all__ = ["STATIC", "launch"]
 
@@ -18,9 +18,7 @@ STATIC = 256
 
 @cache
 def _loaded(unit: Unit, capability: int) -> Any:
-    from cuda.core import ObjectCode
-
-    code = ObjectCode.from_cubin(cubin(unit, capability), name=unit.kernel)
+    code = core().ObjectCode.from_cubin(cubin(unit, capability), name=unit.kernel)
     return code.get_kernel(unit.kernel)
 
 
@@ -48,10 +46,8 @@ def launch(
 
     ``arguments`` are addresses as integers, and numbers of ``ctypes`` as wide as the kernel's.
     """
-    from cuda.core import LaunchConfig
-    from cuda.core import launch as put
-
+    cuda = core()
     index = torch.cuda.current_device() if device.index is None else device.index
     with torch.cuda.device(index):
-        config = LaunchConfig(grid=blocks, block=threads, shmem_size=shared)
-        put(torch.cuda.current_stream(index), config, _ready(unit, index), *arguments)
+        config = cuda.LaunchConfig(grid=blocks, block=threads, shmem_size=shared)
+        cuda.launch(torch.cuda.current_stream(index), config, _ready(unit, index), *arguments)

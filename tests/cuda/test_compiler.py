@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import subprocess
 import sys
 import types
 
@@ -59,6 +60,24 @@ def test_machine_code_comes_without_a_driver(toy, tmp_path, capability):
     code = cubin(toy(), capability, Store(tmp_path))
     assert code.startswith(b"\x7fELF")
     assert b".text.toy" in code
+
+
+def test_threads_compile_at_once():
+    """In a process of its own: it is the first import of ``cuda.core`` that threads would break."""
+    needs_nvrtc()
+    program = (
+        "import sys, threading\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from tensorfast.cuda.compiler import core\n"
+        "together = threading.Barrier(4)\n"
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    found = list(pool.map(lambda _: (together.wait(), core().Program), range(4)))\n"
+        "assert len({program for _, program in found}) == 1\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_the_compiler_says_is_passed_on(toy, tmp_path):
