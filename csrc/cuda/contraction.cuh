@@ -26,13 +26,14 @@ struct Shape {
     int stride;
 };
 
-// Writes out[m, r] = sum_k x(m, k) w[k, r], where rows of x lie `across` apart, terms `along`: one of
-// them is 1, and the other odd, for lanes with several rows of memory.
+// Writes out[m, r] = sum_k x(m, k) w[k, r], where rows of x lie `across` apart, terms `along`: one
+// of them is 1, and the other odd, for lanes with several rows of memory.
 //
 // A thread has four rows by four columns. Its rows are as far apart as they can be, so that lanes
-// with neighbouring tiles read neighbouring entries of x. Where there are more threads than tiles, lanes share the terms of one: for each k a warp reads
-// whole rows of w, and x side by side; sums are then added lane by lane, in a fixed order. A step
-// is 16 multiply-adds to 4 loads of x and one wide one of w.
+// with neighbouring tiles read neighbouring entries of x. Where there are more threads than tiles,
+// lanes share the terms of one: for each k a warp reads whole rows of w, and x side by side; sums
+// are then added lane by lane, in a fixed order. A step is 16 multiply-adds to 4 loads of x and one
+// wide one of w.
 //
 // Flops 2 rows terms RANK.
 template <typename T, int RANK>
@@ -43,7 +44,8 @@ __device__ void contract(
     const int blocks = (rows + 3) / 4;
     int shares = 1;
     ROLLED
-    while (2 * shares * TILES <= WARP && 2 * shares * TILES * blocks <= int(blockDim.x)) shares *= 2;
+    while (2 * shares * TILES <= WARP && 2 * shares * TILES * blocks <= int(blockDim.x))
+        shares *= 2;
     const int tile = threadIdx.x % TILES;
     const int share = threadIdx.x / TILES % shares;
     const int step = blockDim.x / (TILES * shares);
@@ -114,11 +116,11 @@ __device__ void khatri_rao(const Shape& shape, const T* factors, const Group& gr
             khatri_rao_at<T, RANK>(shape, factors, group.first, group.last, e / RANK, e % RANK);
 }
 
-// Writes the MTTKRP of a mode from p [size, RANK], the contraction with all modes outside its group:
-// out[i, r] = sum p(a, i, c)[r] before(a)[r] after(c)[r].
+// Writes the MTTKRP of a mode from p [size, RANK], the contraction with all modes outside its
+// group: out[i, r] = sum p(a, i, c)[r] before(a)[r] after(c)[r].
 //
-// Lanes have neighbouring columns, and then rows; each row begins with another c, since those of one
-// c lie a stride apart that may be a multiple of all banks.
+// Lanes have neighbouring columns, and then rows; each row begins with another c, since those of
+// one c lie a stride apart that may be a multiple of all banks.
 //
 // Flops 2 size RANK, and the Khatri-Rao products.
 template <typename T, int RANK>

@@ -223,6 +223,8 @@ __device__ void fit(
 // the results; errors [B, n_iter_max], of the sweeps that ran; sweeps, status (of Status), ridges
 // [B]; watched [B, 4, rank, rank] or null: inner products of the components after the last three of
 // sweeps 16, 32, 64, ..., that of sweep 2^k in place k % 3, and at the end. free: a bit a mode.
+//
+// The least number of blocks, 1, is there for the compiler, which else spills to have several.
 extern "C" __global__ void __launch_bounds__(512, 1) cp_als_small(
     const REAL* x, REAL* factors, double* errors, int* sweeps, int* status, double* ridges,
     double* watched, int order, int i0, int i1, int i2, int i3, int i4, int rank, int split,

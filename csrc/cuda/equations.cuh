@@ -116,10 +116,14 @@ __device__ void solve(
         FOR_EACH(e, count * RANK) {
             const int k = e % RANK, row = first * RANK + e - k;
             if (k >= n) continue;
-            double sum = double(product[row + k]) + shift[k] * double(factor[row + k]);
+            // Where nothing is added, what the factor was does not matter: it may be no number.
+            const auto right = [&](int j) {
+                const double pull = shift[j] > 0 ? shift[j] * double(factor[row + j]) : 0;
+                return double(product[row + j]) + pull;
+            };
+            double sum = right(k);
 #pragma unroll 2
-            for (int j = 0; j < k; ++j)
-                sum += (double(product[row + j]) + shift[j] * double(factor[row + j])) * h[k * n + j];
+            for (int j = 0; j < k; ++j) sum += right(j) * h[k * n + j];
             room[e] = sum / h[k * n + k];
         }
         __syncthreads();

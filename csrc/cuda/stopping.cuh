@@ -1,6 +1,6 @@
 #pragma once
-// When a fit is over: tensorfast.convergence.StoppingRule, for one thread or for all of a block that
-// know the same errors.
+// When a fit is over: tensorfast.convergence.StoppingRule, for one thread or for all of a block
+// that know the same errors.
 
 enum Status { RUNNING, CONVERGED, PRECISION_LIMIT, STOPPED, MAX_ITER, NOT_FINITE };
 

@@ -19,9 +19,9 @@ from tensorfast.precision import explicit_residual_below, precision_floor
 
 FLOAT, DOUBLE = torch.float32, torch.float64
 
-# Relative errors here are near 0.5, so each is good to some roundings; what is allowed is that
-# grown by six sweeps, in which iterates part as the normal equations are conditioned: 250 eps in float32.
-DIGITS = {FLOAT: 3e-5, DOUBLE: 1e-11}
+# Measured on all shapes and ranks below, two starts each, against float64: errors after up to six
+# sweeps are within 6 eps in float32 and 26 in float64, models within 6 and 45.
+DIGITS = {dtype: 60 * torch.finfo(dtype).eps for dtype in (FLOAT, DOUBLE)}
 SHAPES = [(6, 5), (5, 4, 6), (7, 1, 3), (3, 2, 4, 3), (2, 3, 2, 1, 3), (67, 2, 3)]
 
 
@@ -65,7 +65,7 @@ def compare(fits, x, start, digits, **options):
         torch.testing.assert_close(fits.errors[at, :sweeps], errors, rtol=0, atol=digits)
         assert fits.errors[at, sweeps:].isnan().all()
         gap = model_of([f[at] for f in fits.factors]) - model_of(own.factors)
-        assert gap.norm() <= 30 * digits * x[at].double().norm()
+        assert gap.norm() <= 3 * digits * x[at].double().norm()
 
 
 @pytest.mark.parametrize("dtype", [FLOAT, DOUBLE], ids=["float32", "float64"])
@@ -81,7 +81,7 @@ def test_iterates_are_those_of_the_library(launch, shape, dtype):
 def test_ranks_of_every_width(launch, rank, dtype):
     x, start = problem((8, 7, 9), rank, dtype, batch=1)
     fits = cp_als_small(x, start, n_iter_max=3, tol=0, launch=launch)
-    compare(fits, x, start, 2e-4 if dtype is FLOAT else 1e-9, n_iter_max=3, tol=0)
+    compare(fits, x, start, DIGITS[dtype], n_iter_max=3, tol=0)
 
 
 def test_any_split_and_number_of_threads_gives_the_same(launch, monkeypatch):
@@ -95,7 +95,7 @@ def test_any_split_and_number_of_threads_gives_the_same(launch, monkeypatch):
 
         launch.threads = threads
         fits = cp_als_small(x, start, n_iter_max=3, tol=0, launch=launch)
-        compare(fits, x, start, 1e-11, n_iter_max=3, tol=0)
+        compare(fits, x, start, DIGITS[DOUBLE], n_iter_max=3, tol=0)
 
 
 def test_results_do_not_depend_on_who_goes_first(launch):
@@ -112,7 +112,7 @@ def test_modes_that_are_fixed(launch, free):
     x, start = problem((3, 4, 2, 3), 2)
     fixed = [n for n in range(4) if n not in free]
     fits = cp_als_small(x, start, n_iter_max=4, tol=0, free=free, launch=launch)
-    compare(fits, x, start, 1e-11, n_iter_max=4, tol=0, fixed_modes=fixed)
+    compare(fits, x, start, DIGITS[DOUBLE], n_iter_max=4, tol=0, fixed_modes=fixed)
     assert all(torch.equal(fits.factors[n], start[n]) for n in fixed)
 
 
@@ -137,7 +137,7 @@ def test_each_stops_when_it_has_converged(launch, dtype, tol):
 def test_few_sweeps(launch, n_iter_max):
     x, start = problem((5, 4, 6), 3)
     fits = cp_als_small(x, start, n_iter_max=n_iter_max, tol=1e-8, launch=launch)
-    compare(fits, x, start, 1e-12, n_iter_max=n_iter_max, tol=1e-8)
+    compare(fits, x, start, DIGITS[DOUBLE], n_iter_max=n_iter_max, tol=1e-8)
     assert fits.status.tolist() == [STATUSES.index("max_iter")] * 2
 
 
@@ -320,3 +320,11 @@ def test_splits_balance_and_threads_grow():
     assert list(splits.values()) == [1, 2, 2]
     threads = [cp_plan.plan((n, n, n), 8, "float32").threads for n in (2, 16, 24, 32)]
     assert threads == [64, 128, 512, 512]
+
+
+def test_a_start_that_is_never_used_may_be_no_number(launch):
+    x, start = problem((5, 4, 6), 3)
+    given = [torch.full_like(start[0], torch.nan), *start[1:]]
+    one = cp_als_small(x, start, n_iter_max=2, tol=0, launch=launch)
+    other = cp_als_small(x, given, n_iter_max=2, tol=0, launch=launch)
+    assert torch.equal(one.errors, other.errors)

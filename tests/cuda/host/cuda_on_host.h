@@ -1,9 +1,10 @@
 // CUDA's words for a kernel that is built as host C++: the threads of a block are fibers of one
-// process, which give way to each other where they wait, at barriers and shuffles, and nowhere else.
+// process, which give way to each other where they wait, at barriers and shuffles, and nowhere
+// else.
 //
-// So a run is repeatable, takes a block of hundreds of threads to microseconds a barrier, and tells
-// of a barrier that not all threads reach. Blocks run one after the other. Dynamic shared memory is
-// filled with ones (NaN) before each block, and guarded behind its end.
+// So a run is repeatable, and tells of a barrier that not all threads reach. Blocks run one after
+// the other. Dynamic shared memory is filled with ones (NaN) before each block, and guarded behind
+// its end.
 //
 // To ThreadSanitizer the fibers are threads that only barriers put in an order: it reports every
 // two accesses, one of them a write, with no barrier between, whichever came first. A shuffle
