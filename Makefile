@@ -1,11 +1,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
-# Another Triton than that of constraints.txt gets an environment of its own.
-ifdef TRITON
-override VENV := $(VENV)-triton-$(TRITON)
+# Another Triton or TensorLy than that of constraints.txt gets an environment of its own.
+OTHERS := $(strip $(TRITON:%=triton==%) $(TENSORLY:%=tensorly==%))
+ifdef OTHERS
+override VENV := $(VENV)-$(subst $() ,-,$(subst ==,-,$(OTHERS)))
 endif
 PY      = $(VENV)/bin/python
-READY   = $(VENV)/.$(if $(TRITON),test,dev)-ready
+READY   = $(VENV)/.$(if $(OTHERS),test,dev)-ready
 # The demo needs little, and is content with more where that is there already.
 DEMO    = $(or $(wildcard $(READY)),$(VENV)/.demo-ready)
 # What begins with _ is a part of them.
@@ -24,10 +25,14 @@ test: $(READY)          ## tests and doctests, with coverage
 	$(PY) -m pytest $(SPREAD) --cov --ignore=tests/kernels/compile
 	TRITON_INTERPRET=1 $(PY) -m pytest $(SPREAD) tests/kernels/interpret
 	$(PY) -m pytest tests/kernels/compile
+	$(PY) tests/backends/tensorly/suite/run.py --quick
 test-compile: $(READY)  ## only the kernels, compiled for GPUs that are not there (TRITON=3.6.0)
 	$(PY) -m pytest tests/kernels/compile
 test-interpret: $(READY) ## only the kernels, under Triton's interpreter
 	TRITON_INTERPRET=1 $(PY) -m pytest $(SPREAD) tests/kernels/interpret
+test-tensorly: $(READY) ## TensorLy's own tests by our backend for it, and by its own (TENSORLY=0.9.0)
+	$(PY) tests/backends/tensorly/suite/run.py
+	$(if $(TENSORLY),$(PY) -m pytest $(SPREAD) tests/backends)
 test-slow: $(READY)     ## only the tests that take long, or many gigabytes
 	$(PY) -m pytest -m slow --slow
 test-gpu: $(READY)      ## only the tests that need a GPU
@@ -52,7 +57,7 @@ clean:                  ## remove what the tasks made, but not the virtual envir
 $(VENV)/.%-ready: constraints.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
-	$(if $(TRITON),$(PY) -m pip install --quiet --disable-pip-version-check --no-deps triton==$(TRITON))
+	$(if $(OTHERS),$(PY) -m pip install --quiet --disable-pip-version-check --no-deps $(OTHERS))
 	touch $@
 
-.PHONY: help demo examples test test-compile test-interpret test-slow test-gpu lint format type bench gpu wheel clean
+.PHONY: help demo examples test test-compile test-interpret test-tensorly test-slow test-gpu lint format type bench gpu wheel clean

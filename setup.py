@@ -6,6 +6,8 @@ setup(
     packages=[
         "tensorfast",
         "tensorfast.ahead",
+        "tensorfast.backends",
+        "tensorfast.backends.tensorly",
         "tensorfast.cp",
         "tensorfast.cuda",
         "tensorfast.cuda.sources",

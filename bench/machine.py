@@ -81,7 +81,7 @@ def commit():
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    written = (":!bench/results", ":!bench/RESULTS.md", ":!README.md")
+    written = (":!bench/results", ":!bench/RESULTS.md", ":!README.md", ":!docs/tensorly.md")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
     return {"id": git("rev-parse", "--verify", "--quiet", "HEAD"), "dirty": bool(changed)}
 

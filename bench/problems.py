@@ -1,6 +1,6 @@
 """The named problems: a planted low-rank model plus noise, and the start that all share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
 
@@ -8,10 +8,14 @@ import torch
 
 SEED = 20260101
 NOISE = 0.1
+# Functions of TensorLy whose planted factors and starts have no negative entry.
+NON_NEGATIVE = ("non_negative_parafac_hals", "constrained_parafac")
+# Kinds of problems that come with a start.
+STARTED = ("cp", "parafac", *NON_NEGATIVE, "tucker")
 
 
 class Data(NamedTuple):
-    """The tensor of a problem and, for CP, the initial factors ``(I_n, R)``."""
+    """The tensor of a problem and the initial factors, where all are given the same."""
 
     x: torch.Tensor
     start: list
@@ -26,7 +30,8 @@ class Problem:
     name : str
         What tables and command lines call it.
     kind : str
-        ``"cp"``, ``"hooi"`` or ``"sthosvd"``; ``"spectrum"`` for a loss of embeddings.
+        ``"cp"``, ``"hooi"`` or ``"sthosvd"``; ``"spectrum"`` for a loss of embeddings; or the
+        function of TensorLy that is given it.
     shape : tuple of int
     rank : int or tuple of int
         An int for CP and embeddings, one int per mode for Tucker.
@@ -64,7 +69,7 @@ class Problem:
     def build(self, device="cpu"):
         """Build the tensor and the start, from the seed alone.
 
-        The start of CP is Gaussian, independent of the planted factors.
+        A start is Gaussian, independent of the planted factors.
 
         Parameters
         ----------
@@ -74,7 +79,8 @@ class Problem:
         Returns
         -------
         Data
-            ``x``, C-contiguous, and ``start``: the initial factors for CP, empty for the others.
+            ``x``, C-contiguous, and ``start``: the initial factors for CP, orthonormal ones for
+            TensorLy's `tucker`, empty for the others.
         """
         generator = torch.Generator(device).manual_seed(self.seed)
         planted = _planted_cp if isinstance(self.rank, int) else _planted_tucker
@@ -86,8 +92,8 @@ class Problem:
             noise = _gaussian(slab.shape, generator, self.dtype)
             slab.copy_((part @ rest).view(slab.shape).add_(noise, alpha=sigma))
         start = []
-        if self.kind == "cp":
-            start = [_gaussian((n, self.rank), generator, self.dtype) for n in self.shape]
+        if self.kind in STARTED:
+            start = _factors(self, generator)
         return Data(x, start)
 
 
@@ -95,9 +101,19 @@ def _gaussian(shape, generator, dtype):
     return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
 
 
+def _factors(problem, generator):
+    cp = isinstance(problem.rank, int)
+    ranks = [problem.rank] * len(problem.shape) if cp else problem.rank
+    sizes = zip(problem.shape, ranks, strict=True)
+    factors = [_gaussian(size, generator, problem.dtype) for size in sizes]
+    if problem.kind in NON_NEGATIVE:
+        factors = [f.abs_() for f in factors]
+    return factors if cp else [torch.linalg.qr(f)[0] for f in factors]
+
+
 def _planted_cp(problem, generator):
     """Return ``A``, ``khatri_rao(B, C, ...).T`` and the norm of their product."""
-    factors = [_gaussian((n, problem.rank), generator, problem.dtype) for n in problem.shape]
+    factors = _factors(problem, generator)
     rest = factors[1]
     for factor in factors[2:]:
         rest = (rest[:, None, :] * factor[None, :, :]).reshape(-1, problem.rank)
@@ -108,10 +124,7 @@ def _planted_cp(problem, generator):
 def _planted_tucker(problem, generator):
     """Return the first factor, the core times all the others, and the norm of their product."""
     core = _gaussian(problem.rank, generator, problem.dtype)
-    factors = [
-        torch.linalg.qr(_gaussian((n, r), generator, problem.dtype))[0]
-        for n, r in zip(problem.shape, problem.rank, strict=True)
-    ]
+    factors = _factors(problem, generator)
     rest = core
     for mode, factor in enumerate(factors[1:], start=1):
         rest = torch.tensordot(factor, rest, dims=([1], [mode])).movedim(0, mode)
@@ -143,6 +156,22 @@ EMBEDDINGS = tuple(
     Problem(f"spectrum-{n}x{d}", "spectrum", (n, d), d, sweeps)
     for n, d, sweeps in ((128, 10, 200), (1024, 64, 10), (4096, 256, 1))
 )
+TENSORLY = (
+    *(replace(p, name=f"parafac {p.name}", kind="parafac") for p in CP),
+    # What NumPy's users have unless they ask for another type.
+    *(
+        replace(p, name=f"parafac {p.name} float64", kind="parafac", dtype=torch.float64)
+        for p in CP
+        if p.name in ("200^3-R16", "64^4-R16")
+    ),
+    *(
+        Problem(f"{function} {name}", function, shape, 16, sweeps=10)
+        for function in NON_NEGATIVE
+        for name, shape in (("200^3-R16", (200,) * 3), ("64^4-R16", (64,) * 4))
+    ),
+    Problem("tucker 200^3-20^3", "tucker", (200,) * 3, (20,) * 3, sweeps=10),
+    Problem("tucker 64^4-10^4", "tucker", (64,) * 4, (10,) * 4, sweeps=10),
+)
 MEMORY = tuple(p for p in CP if p.name == "400^3-R16")
 WARM_UP = Problem("warm-up", "cp", (30, 40, 50), 5, sweeps=2, tier="tiny")
 
@@ -163,7 +192,7 @@ def by_name(name):
     KeyError
         When no problem has that name.
     """
-    everything = (*CP, *TUCKER, *EMBEDDINGS)
+    everything = (*CP, *TUCKER, *EMBEDDINGS, *TENSORLY)
     for problem in everything:
         if problem.name == name:
             return problem

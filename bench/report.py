@@ -1,4 +1,4 @@
-"""Write RESULTS.md, the plots and README's table from the recorded results.
+"""Write RESULTS.md, the plots and the tables of README and docs/ from the recorded results.
 
 ``python bench/report.py`` writes; ``--check`` asserts the bar of `bench.acceptance` instead;
 ``--snippet readme`` prints the table that stands in README.md.
@@ -64,6 +64,23 @@ def snippet(machines):
     return "Not yet measured."
 
 
+def backend_snippet(machines):
+    """Return the table for docs/tensorly.md, of the first machine that has one.
+
+    Parameters
+    ----------
+    machines : list of Machine
+
+    Returns
+    -------
+    str
+    """
+    for machine in machines:
+        if "tensorly" in machine.parts:
+            return tables.backend_page(machine)
+    return "Not yet measured."
+
+
 def replace_between(text, content):
     """Replace what stands between the two markers, if both are there.
 
@@ -78,6 +95,10 @@ def replace_between(text, content):
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     return f"{before}{start}\n{content}\n{end}{after}" if start and end else text
+
+
+#: Pages with a table between the markers, and what writes it.
+PAGES = {ROOT / "README.md": snippet, ROOT / "docs" / "tensorly.md": backend_snippet}
 
 
 def document(machines, gpus=(), target=ROOT / "bench"):
@@ -147,6 +168,7 @@ def _section(machine, folder):
         lines += tables.variants(machine, problems.TUCKER)
         lines.append(f"\n![Tucker, ms]({folder}/tucker.png)")
     lines += ["\n#### Loss of embeddings, ms a step\n", *_embeddings(machine)]
+    lines += ["\n#### TensorLy's functions on our backend, ms a sweep\n", *_tensorly(machine)]
     if "memory" in machine.parts:
         lines += ["\n#### Peak extra memory of CP-ALS\n", tables.memory(machine)]
         lines.append(
@@ -171,6 +193,24 @@ def _embeddings(machine):
         "singular values by `torch.pca_lowrank`. The error is that of the gradient, relative, "
         "against the same formula in float64.\n",
         tables.embeddings(machine),
+    ]
+
+
+def _tensorly(machine):
+    if "tensorly" not in machine.parts:
+        return ["Not measured yet: `python bench/run.py --only tensorly`."]
+    return [
+        "Each function on TensorLy's own algebra and on `tensorfast.backends.tensorly`, the start "
+        "not timed. The speed-up is that of the faster of the two libraries over the faster "
+        "without the backend; *from partial results* came that share of MTTKRPs.\n",
+        tables.backend_page(machine),
+        "\nExact relative errors\n",
+        tables.errors(machine, problems.TENSORLY),
+        "\nFactors after the sweeps, the farthest one's relative distance from that of TensorLy's "
+        "NumPy backend in float64, of float32 data and, to the right, of the same in float64. "
+        "Sweeps from a random start amplify rounding. On PyTorch, `constrained_parafac` rounds a "
+        "penalty to float32 itself.\n",
+        tables.distances(machine),
     ]
 
 
@@ -199,7 +239,7 @@ def check(machines):
 
 
 def write(results=RESULTS):
-    """Write RESULTS.md and the plots; for the repository's own results, README's table too.
+    """Write RESULTS.md and the plots; for the repository's own results, the PAGES' tables too.
 
     Parameters
     ----------
@@ -215,12 +255,12 @@ def write(results=RESULTS):
     own = results == RESULTS
     target = results.parent if own else results
     (target / "RESULTS.md").write_text(document(machines, gpus, target), encoding="utf-8")
-    readme = ROOT / "README.md"
-    if own and readme.exists():
-        old = readme.read_text(encoding="utf-8")
-        new = replace_between(old, snippet(machines))
-        if new != old:
-            readme.write_text(new, encoding="utf-8")
+    for page, content in PAGES.items() if own else ():
+        if page.exists():
+            old = page.read_text(encoding="utf-8")
+            new = replace_between(old, content(machines))
+            if new != old:
+                page.write_text(new, encoding="utf-8")
 
 
 def main():

@@ -33,6 +33,8 @@ class Run:
         Not timed, called before each `call`.
     sweeps_run : callable or None
         Reads the sweeps really run off the result, where the rival tells.
+    notes : callable
+        From the result to what else is recorded: a dict.
     """
 
     call: Callable
@@ -40,6 +42,7 @@ class Run:
     variant: str = ""
     setup: Callable = lambda: None
     sweeps_run: Callable | None = None
+    notes: Callable = lambda result: {}
 
 
 def pair(head, factors):

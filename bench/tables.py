@@ -11,8 +11,16 @@ from bench import problems
 from bench.acceptance import against_tensorly, compared, large_mean
 from bench.gate import rounding_tolerance
 from bench.records import OURS
+from bench.rivals_tensorly import EXACT
 
 OTHERS = ("pyttb", "pygenten")
+# Rows of TensorLy's functions: whose algebra, on which library.
+BACKEND = {
+    "tensorly-numpy": ("TensorLy", "NumPy"),
+    "tensorly-torch": ("TensorLy", "PyTorch"),
+    "tensorfast-numpy": ("tensorfast", "NumPy"),
+    "tensorfast-torch": ("tensorfast", "PyTorch"),
+}
 # What is true of the Tucker problems, whose rows carry the mark.
 OWN_START = "†"
 OWN_START_NOTE = (
@@ -44,7 +52,7 @@ def _measured(machine, chosen):
 
 
 def _label(problem):
-    return problem.name if problem.kind == "cp" else f"{problem.name} {OWN_START}"
+    return problem.name if problem.kind in problems.STARTED else f"{problem.name} {OWN_START}"
 
 
 def _implementations(machine, chosen):
@@ -133,6 +141,78 @@ def embeddings(machine):
     return table(["problem", *(text.format(name) for text, own in told for name in own)], rows)
 
 
+def tensorly(machine):
+    """Milliseconds a sweep of TensorLy's functions, as they come and on our backend; speed-ups.
+
+    Parameters
+    ----------
+    machine : Machine
+
+    Returns
+    -------
+    str
+    """
+    rows = []
+    for problem in _measured(machine, problems.TENSORLY):
+        found = [machine.row(problem.name, name) for name in BACKEND]
+        cells = [problem.name, *(_milliseconds(row) if row else "-" for row in found)]
+        ours = machine.row(problem.name, machine.fastest_ours(problem.name))
+        mttkrps = ours and problem.kind != "tucker"
+        shared = f"{ours.info['reused_percent']:.0f} %" if mttkrps else "-"
+        rows.append([*cells, against_tensorly(machine, problem).text, shared])
+    times = [f"{algebra}, {library}, ms" for algebra, library in BACKEND.values()]
+    return table(["function, problem", *times, "speed-up", "from partial results"], rows)
+
+
+def distances(machine):
+    """How far factors are from those of TensorLy's NumPy backend in float64.
+
+    Parameters
+    ----------
+    machine : Machine
+
+    Returns
+    -------
+    str
+    """
+    rows = []
+    for problem in _measured(machine, problems.TENSORLY):
+        found = {name: machine.row(problem.name, name) for name in BACKEND}
+        wide = [row for name, row in found.items() if name != EXACT]
+        cells = [f"{row.info['distance']:.1e}" if row else "-" for row in found.values()]
+        cells += [f"{row.info['distance_float64']:.1e}" if row else "-" for row in wide]
+        rows.append([problem.name, *cells])
+    names = [f"{algebra}, {library}" for algebra, library in BACKEND.values()]
+    wide = [name for key, name in zip(BACKEND, names, strict=True) if key != EXACT]
+    return table(["function, problem", *names, *(f"float64: {name}" for name in wide)], rows)
+
+
+def backend_page(machine):
+    """Return the table for docs/tensorly.md, and what it takes to read it.
+
+    Parameters
+    ----------
+    machine : Machine
+
+    Returns
+    -------
+    str
+    """
+    made = machine.parts["tensorly"]
+    mean = large_mean(machine, "parafac")
+    stated = "not stated: a problem has no speed-up" if mean is None else f"{mean:.2f}x"
+    return "\n\n".join(
+        [
+            tensorly(machine),
+            f"Geometric mean over `parafac` on the large problems, in float32: {stated}.",
+            f"{made.record['cpu']}, {made.record['threads']} threads, {made.source}. Milliseconds "
+            "a sweep. The speed-up is that of the faster of tensorfast's two over the faster of "
+            "TensorLy's; none is stated where the error is larger by more than rounding; ~ where "
+            "the spreads allow either to be the faster.",
+        ]
+    )
+
+
 def memory(machine):
     """Peak extra memory of each implementation as a share of the tensor."""
     rows = []
@@ -167,6 +247,9 @@ def readme(machine):
     mean = large_mean(machine)
     if mean is not None:
         lines.append(f"Geometric mean over the large CP problems, vs TensorLy: {mean:.2f}x.")
+    mean = large_mean(machine, "parafac")
+    if mean is not None:
+        lines.append(f"TensorLy's own `parafac` on [our backend](docs/tensorly.md): {mean:.2f}x.")
     lines += [_readme_memory(problem, found) for problem, found in machine.memory.items()]
     record = machine.record
     sources = dict.fromkeys(made.source for made in machine.parts.values())

@@ -38,6 +38,9 @@ OVERSAMPLE_SHARE = 0.5
 #: more than sketching: eigh of 512 x 512 takes about 20 ms on two cores.
 GRAM_UP_TO = 512
 
+#: Longer over shorter side from which a QR factorisation goes before a full SVD.
+NARROW = 4
+
 
 def generator(op: str, seed: int | torch.Generator | None, device: torch.device) -> torch.Generator:
     """Return a generator on ``device`` for a ``seed`` argument; None draws a fresh seed."""
@@ -168,7 +171,8 @@ def truncated_svd(
     rank : int
         Number of triplets; cut to ``min(m, n)``.
     method : {"auto", "full", "gram", "randomized"}
-        - ``"full"``: LAPACK's divide and conquer, then cut. Most accurate, slowest.
+        - ``"full"``: LAPACK's divide and conquer, of a long matrix after a QR factorisation, then
+          cut. Most accurate, slowest.
         - ``"gram"``: eigenvectors of the smaller Gram matrix in double precision. Singular values
           below 1.5e-8 of the largest are lost in it.
         - ``"randomized"``: Gaussian sketch of ``rank + max(8, rank // 2)`` columns, two power
@@ -242,6 +246,13 @@ def _automatic(a: Tensor, rank: int) -> str:
 
 
 def _full(a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    if a.shape[0] >= NARROW * a.shape[1]:
+        q, r = torch.linalg.qr(a)
+        u, s, vh = _full(r, rank)
+        return q @ u, s, vh
+    if a.shape[1] >= NARROW * a.shape[0]:
+        u, s, vh = _full(a.mH, rank)
+        return vh.mH, s, u.mH
     u, s, vh = torch.linalg.svd(a, full_matrices=False)
     return u[:, :rank], s[:rank], vh[:rank]
 
@@ -265,8 +276,8 @@ def _randomized(a: Tensor, rank: int, rng: torch.Generator) -> tuple[Tensor, Ten
 
 def _from_subspace(a: Tensor, basis: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rayleigh-Ritz: the singular triplets of ``a`` restricted to a subspace of its range."""
-    u, s, vh = torch.linalg.svd(basis.mH @ a, full_matrices=False)
-    return basis @ u[:, :rank], s[:rank], vh[:rank]
+    u, s, vh = _full(basis.mH @ a, rank)
+    return basis @ u, s, vh
 
 
 def _signed(u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor, Tensor]:

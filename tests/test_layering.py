@@ -71,6 +71,12 @@ MAY_IMPORT = {
         "tensorfast.kernels.devices",
         "cuda",
     ),
+    "tensorfast.backends": (
+        *ENGINE,
+        *METHODS,
+        "numpy",
+        "tensorly",
+    ),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
     "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),
 }

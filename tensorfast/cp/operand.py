@@ -23,7 +23,7 @@ from .plan_fused import plan_fused
 from .schedule import Run, Schedule
 from .tree import Node, contraction_tree
 
-__all__ = ["DenseOperand", "Operand", "schedule_of"]
+__all__ = ["DenseOperand", "Operand", "contract_run", "room_for", "schedule_of"]
 
 
 class Operand(Protocol):
@@ -92,17 +92,11 @@ class DenseOperand:
         tree = self._trees.get(run)
         if tree is None:
             tree = self._trees[run] = contraction_tree(self._order, run, self.shape)
-        if self.fused is not None:
-            given = {at: factors[n] for at, n in enumerate(self._order) if n not in run}
-            partial = self.fused.contract(self._x, given, factors[0].shape[1])
-            yield from tree.mttkrps(partial, factors, self.fused.contract_partial)
-            return
         # A run that begins before this one has ended finds no room and gets its own.
         room, self._room = self._room, None
-        elements = tree.room * factors[0].shape[1]
-        if room is None or room.numel() < elements:
-            room = self._x.new_empty(elements, dtype=self.dtype)
-        yield from tree.mttkrps(tree.from_data(self._x, factors, room), factors)
+        if self.fused is None:
+            room = room_for(tree, factors, room)
+        yield from contract_run(tree, self._x, self._order, factors, self.fused, room)
         self._room = room
 
     def residual_norm(self, factors: Sequence[Tensor]) -> float:
@@ -119,6 +113,34 @@ class DenseOperand:
         if squared is None:
             return reconstruct.cp_residual_norm(self._x, ordered, double)
         return math.sqrt(float(squared))
+
+
+def contract_run(
+    tree: Node,
+    x: Tensor,
+    order: Sequence[int],
+    factors: Sequence[Tensor],
+    fused: Fused | None = None,
+    room: Tensor | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Contract a tensor now, and return what yields the MTTKRPs of the run, with no hold on it.
+
+    ``x`` has its modes in the order of memory, which are the modes ``order`` of the model; what is
+    contracted to first may lie in ``room``.
+    """
+    if fused is None:
+        return tree.mttkrps(tree.from_data(x, factors, room), factors)
+    given = {at: factors[n] for at, n in enumerate(order) if n not in tree.run}
+    partial = fused.contract(x, given, factors[0].shape[1])
+    return tree.mttkrps(partial, factors, fused.contract_partial)
+
+
+def room_for(tree: Node, factors: Sequence[Tensor], room: Tensor | None) -> Tensor:
+    """Return memory for the first result of a run: ``room`` if that is large enough."""
+    elements = tree.room * factors[0].shape[1]
+    if room is None or room.numel() < elements:
+        return factors[0].new_empty(elements)
+    return room
 
 
 def schedule_of(

@@ -120,11 +120,13 @@ def plan(
     itemsize: int = 4,
     machine: Machine = CPU,
     axes: tuple[int, ...] | None = None,
+    check: float = 0.0,
 ) -> Schedule:
     """Return the schedule with the lowest predicted time whose workspace is acceptable.
 
     A partial result may take half as much as the tensor, or a few MiB; if every schedule needs
-    more, the one that needs least is taken.
+    more, the one that needs least is taken. ``check`` are the seconds that every mode of a run of
+    several takes besides.
     """
     modes = tuple(range(len(sizes))) if free is None else free
     allowed = max(math.prod(sizes) // 2, 1 << 20)
@@ -134,5 +136,10 @@ def plan(
     ]
     fitting = [c for c in costs if c[1] <= allowed]
     if fitting:
-        return min(fitting, key=lambda c: c[0])[2]
+        return min(fitting, key=lambda c: c[0] + check * _in_long_runs(c[2]))[2]
     return min(costs, key=lambda c: c[1])[2]
+
+
+def _in_long_runs(schedule: Schedule) -> float:
+    """Count the modes of a sweep that share a run."""
+    return sum(len(run) for run in schedule.runs if len(run) > 1) / schedule.sweeps

@@ -3,32 +3,37 @@
 The directions that embeddings fill are told by the eigenvalues of their covariance. They are those
 of the smaller of two Gram matrices, so no singular value decomposition of the embeddings is needed;
 and the gradient of a sum of leading eigenvalues is the projector onto their eigenspace, which is
-defined where single eigenvectors are not.
+defined where single eigenvectors are not. `share.py` beside this has the mathematics.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from .. import _check, arrays
-from ..ops.small import LARGEST, by_kernels, eigenvectors
-from ..precision import compute_dtype, matmul_precision
+from ..ops.small import eigenvectors
+from ..precision import compute_dtype, matmul_precision, safe_scale
+from .share import is_lost, log_share, roots_of, tall_of
 
 __all__ = ["SpectralUniformityLoss", "effective_rank", "spectral_uniformity_loss", "spectrum"]
 
 
-def spectral_uniformity_loss(z: Any, *, k: int = 1, center: bool = True, log: bool = True) -> Any:
+def spectral_uniformity_loss(
+    z: Any, *, k: int = 1, center: bool = True, log: bool = True, of: str = "eigenvalues"
+) -> Any:
     r"""Share of the ``k`` largest eigenvalues in the covariance of embeddings, or its logarithm.
 
     ``log(sum_{i <= k} lambda_i / trace(C))`` with ``C = Z^T Z``, the columns of ``Z`` centred.
     Least, ``log(k / d)``, where all directions carry the same variance; 0 where k carry all of it.
+    Of eigenvalues, it evens out the directions that there are; of singular values, their roots, it
+    also wakes those that carry next to nothing, whose eigenvalues have next to no gradient.
 
     Parameters
     ----------
@@ -41,6 +46,9 @@ def spectral_uniformity_loss(z: Any, *, k: int = 1, center: bool = True, log: bo
         Subtract the mean first: without, a mean far from zero is itself the leading direction.
     log : bool
         False returns the share.
+    of : str
+        ``"eigenvalues"``, or ``"singular_values"``: ``sigma_i`` in place of ``lambda_i``, and their
+        sum in place of the trace.
 
     Returns
     -------
@@ -50,13 +58,15 @@ def spectral_uniformity_loss(z: Any, *, k: int = 1, center: bool = True, log: bo
     Raises
     ------
     ValueError, TypeError
-        If ``z`` is not a real (n, d) array of finite values, or ``k`` does not fit.
+        If ``z`` is not a real (n, d) array of finite values, ``k`` does not fit, or ``of`` is
+        neither. On a GPU, which is not waited for, values that are not finite give NaN instead, or
+        an error of `torch.linalg`.
 
     Warns
     -----
     UserWarning
         Once, if n <= d: so few embeddings span at most n directions (n - 1 centred), and what is
-        minimised is the sample's spectrum, not that of the embeddings.
+        minimised is the sample's spectrum, not that of the embeddings. Not in a compiled graph.
 
     Notes
     -----
@@ -64,9 +74,15 @@ def spectral_uniformity_loss(z: Any, *, k: int = 1, center: bool = True, log: bo
     the logarithm, with ``s`` the sum of the leading eigenvalues and ``t`` the trace. That is finite
     where eigenvalues coincide, and where the k-th and the next do, it is the gradient for one of
     the eigenspaces that may be meant. Differentiable twice where there is a gap between these two.
-    Embeddings that are all equal, up to rounding, have a share of 1 and no gradient.
+    Embeddings that are all equal, up to rounding, have a share of 1 and no gradient. By
+    `torch.autograd`, backward: not by `torch.func`, nor in forward mode.
 
-    2 n d min(n, d) flops for the Gram matrix, and its eigenvectors.
+    Singular values have the gradient ``Z (V_k S_k^-1 V_k^T / s - V S^-1 V^T / t)``. One that
+    vanishes, below ``sqrt(4 min(n, d) eps)`` of the largest in float64, has many: it is given none.
+    One that is small has as large a gradient as any.
+
+    2 n d min(n, d) flops for the Gram matrix, and its eigenvectors; in float64 for singular values,
+    as the root of a zero that was rounded in float32 is a thousandth of the largest.
 
     References
     ----------
@@ -82,14 +98,17 @@ def spectral_uniformity_loss(z: Any, *, k: int = 1, center: bool = True, log: bo
     op = "spectral_uniformity_loss"
     tensor = _embeddings(op, z)
     k = _check.whole_number(op, "k", k, 1)
+    roots = _roots_of(op, of)
     rows, dimension = tensor.shape
     if k > dimension:
         raise ValueError(f"{op}: k is {k} but z has {dimension} dimensions; expected at most that")
-    if rows <= dimension:
+    # A graph that is compiled has no warnings.
+    if rows <= dimension and not torch.compiler.is_compiling():
         _warn_few()
     wide = tensor.to(compute_dtype(tensor.dtype))
     with matmul_precision("ieee", wide.device):
-        loss = _Loss.apply(_tame(op, wide), min(k, rows), center, log)
+        loss = log_share(*_scaled(op, wide), min(k, rows), center, roots)
+        loss = loss if log else loss.exp()
     return arrays.in_kind(loss, z)
 
 
@@ -98,23 +117,29 @@ class SpectralUniformityLoss(nn.Module):
 
     Parameters
     ----------
-    k, center, log
+    k, center, log, of
         As there.
     """
 
-    def __init__(self, k: int = 1, center: bool = True, log: bool = True) -> None:
+    def __init__(
+        self, k: int = 1, center: bool = True, log: bool = True, of: str = "eigenvalues"
+    ) -> None:
         super().__init__()
-        self.k = _check.whole_number("SpectralUniformityLoss", "k", k, 1)
-        self.center, self.log = center, log
+        op = "SpectralUniformityLoss"
+        self.k = _check.whole_number(op, "k", k, 1)
+        _roots_of(op, of)
+        self.center, self.log, self.of = center, log, of
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the loss of embeddings (n, d)."""
-        loss: Tensor = spectral_uniformity_loss(z, k=self.k, center=self.center, log=self.log)
+        loss: Tensor = spectral_uniformity_loss(
+            z, k=self.k, center=self.center, log=self.log, of=self.of
+        )
         return loss
 
     def extra_repr(self) -> str:
         """Tell the options."""
-        return f"k={self.k}, center={self.center}, log={self.log}"
+        return f"k={self.k}, center={self.center}, log={self.log}, of={self.of!r}"
 
 
 def spectrum(z: Any, *, center: bool = True) -> Any:
@@ -130,7 +155,8 @@ def spectrum(z: Any, *, center: bool = True) -> Any:
     Returns
     -------
     array, shape (d,)
-        Sums to 1; where all embeddings are equal, ``(1, 0, ..., 0)``. Without a gradient.
+        Sums to 1; where all embeddings are equal, ``(1, 0, ..., 0)``. Computed in float64, returned
+        in float32 unless ``z`` is in float64. Without a gradient.
 
     Raises
     ------
@@ -143,7 +169,8 @@ def spectrum(z: Any, *, center: bool = True) -> Any:
     >>> spectrum(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]]))
     tensor([0.8000, 0.2000])
     """
-    return arrays.in_kind(_shares("spectrum", z, center), z)
+    shares, dtype = _shares("spectrum", z, center)
+    return arrays.in_kind(shares.to(dtype), z)
 
 
 def effective_rank(z: Any, *, center: bool = True) -> float:
@@ -179,7 +206,8 @@ def effective_rank(z: Any, *, center: bool = True) -> float:
     >>> round(effective_rank(torch.eye(4), center=False), 6)
     4.0
     """
-    lengths = _shares("effective_rank", z, center).to(torch.float64).sqrt()
+    shares, _ = _shares("effective_rank", z, center)
+    lengths = roots_of(shares.flip(0))
     shares = lengths / lengths.sum()
     return float(torch.special.entr(shares).sum().exp())
 
@@ -195,140 +223,60 @@ def _embeddings(op: str, z: Any) -> Tensor:
     return tensor
 
 
+def _roots_of(op: str, of: str) -> bool:
+    """Whether eigenvalues are to be replaced by their roots."""
+    if of not in ("eigenvalues", "singular_values"):
+        raise ValueError(f'{op}: of is {of!r}; expected "eigenvalues" or "singular_values"')
+    return of == "singular_values"
+
+
 @cache
 def _warn_few() -> None:
-    """Say once that there are too few embeddings."""
+    """Say once, to whoever called us or the module, that there are too few embeddings."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("tensorfast", "torch"):
+        level, frame = level + 1, frame.f_back
     warnings.warn(
         "spectral_uniformity_loss: z has no more rows than columns, and so few embeddings cannot "
         "show how many directions there are; use batches larger than the dimension",
-        stacklevel=3,
+        stacklevel=level,
     )
 
 
-def _tame(op: str, z: Tensor) -> Tensor:
-    """Scale embeddings whose squares might over- or underflow; refuse what is not finite.
+def _scaled(op: str, z: Tensor) -> tuple[Tensor, Tensor | float]:
+    """Scale embeddings whose squares might over- or underflow; return their norm, too.
 
-    A GPU is not asked: there the scale is always divided by, and what is not finite gives NaN.
+    By a power of two, which rounds nothing. What is not finite is refused where asking does not
+    wait for a device; elsewhere the scale is always divided by, and what is not finite gives NaN.
     """
-    # Not the norm of order infinity, which on a CPU took 20 times as long.
-    largest = z.detach().abs().amax()
-    if z.is_cuda or torch.compiler.is_compiling():
-        return z / torch.where(largest > 0, largest, torch.ones_like(largest))
-    size = float(largest)
-    if not math.isfinite(size):
+    fixed = z.detach()
+    if z.device.type != "cpu" or torch.compiler.is_compiling():
+        largest = fixed.abs().amax().clamp(min=torch.finfo(z.dtype).tiny)
+        z = z / (largest / (2 * torch.frexp(largest).mantissa))
+        return z, torch.linalg.vector_norm(z.detach())
+    norm = float(torch.linalg.vector_norm(fixed))
+    if not math.isfinite(norm):
         _check.finite(op, z, "z")
-    return z if 1e-9 < size < 1e9 or size == 0 else z / size
+    scale = safe_scale(fixed, norm * norm)
+    if scale != 1:
+        z = z / scale
+        norm = float(torch.linalg.vector_norm(z.detach()))
+    return z, norm
 
 
-def _centred(z: Tensor, center: bool) -> Tensor:
-    return z - z.mean(0) if center else z
+def _shares(op: str, z: Any, center: bool) -> tuple[Tensor, torch.dtype]:
+    """Return the spectrum in float64, and the type it is to be told in.
 
-
-def _is_wide(z: Tensor) -> bool:
-    """Whether there are fewer embeddings than dimensions."""
-    return z.shape[0] < z.shape[1]
-
-
-def _gram(z: Tensor) -> Tensor:
-    """Return the smaller Gram matrix."""
-    return z @ z.t() if _is_wide(z) else z.t() @ z
-
-
-def _trace(z: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the trace, and whether it is no more than the rounding of the mean of ``z``.
-
-    If so it is infinite: what is divided by it vanishes.
+    (1, 0, ...) where all embeddings are equal.
     """
-    trace = gram.trace()
-    lost = trace <= (torch.linalg.vector_norm(z) * (4 * torch.finfo(z.dtype).eps)).square()
-    return torch.where(lost, torch.inf, trace), lost
-
-
-def _share(leading: Tensor, trace: Tensor, lost: Tensor) -> Tensor:
-    # Rounding may leave a little more than everything.
-    return torch.where(lost, 1.0, (leading / trace).clamp(max=1))
-
-
-def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, descending, and eigenvectors, in the type of the matrix."""
-    if by_kernels(gram) and len(gram) <= LARGEST:
-        values, vectors = eigenvectors(gram.to(torch.float64))
-        return values.to(gram.dtype), vectors.to(gram.dtype)
-    values, vectors = torch.linalg.eigh(gram)
-    return values.flip(0), vectors.flip(1)
-
-
-def _shares(op: str, z: Any, center: bool) -> Tensor:
-    """Return the spectrum, (1, 0, ...) where all embeddings are equal."""
     tensor = _embeddings(op, z).detach()
-    wide = _tame(op, tensor.to(compute_dtype(tensor.dtype)))
-    with torch.no_grad(), matmul_precision("ieee", wide.device):
-        gram = _gram(_centred(wide, center))
-        values, _ = _eigen(gram)
-        _, lost = _trace(wide, gram)
+    dtype = compute_dtype(tensor.dtype)
+    with torch.no_grad(), matmul_precision("ieee", tensor.device):
+        wide, norm = _scaled(op, tensor.to(torch.float64))
+        tall = tall_of(wide, center)
+        values, _ = eigenvectors(tall.t() @ tall)
+        lost = is_lost(values.sum(), norm, dtype)
     shares = values.new_zeros(wide.shape[1])
     shares[: len(values)] = torch.where(lost, 0.0, values.clamp(min=0))
     shares[0] += lost
-    return shares / shares.sum()
-
-
-class _Loss(torch.autograd.Function):
-    """The share of the k largest eigenvalues in the trace, or its logarithm."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, k: int, center: bool, log: bool) -> Tensor:
-        own = _centred(z, center)
-        gram = _gram(own)
-        values, vectors = _eigen(gram)
-        trace, lost = _trace(z, gram)
-        share = _share(values[:k].sum(), trace, lost)
-        ctx.save_for_backward(z, own, values, vectors, trace, lost, share)
-        ctx.options = k, center, log
-        return share.log() if log else share
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        z, own, values, vectors, trace, lost, share = ctx.saved_tensors
-        k, center, log = ctx.options
-        with matmul_precision("ieee", z.device):
-            if torch.is_grad_enabled():
-                # All of it anew, as functions of z.
-                own = _centred(z, center)
-                gram = _gram(own)
-                projector = _Projector.apply(gram, values, vectors, k)
-                part = projector @ own if _is_wide(own) else own @ projector
-                trace, _ = _trace(z, gram)
-                share = _share((projector * gram).sum(), trace, lost)
-            else:
-                basis = vectors[:, :k]
-                part = basis @ (basis.t() @ own) if _is_wide(own) else (own @ basis) @ basis.t()
-        scale = 2 * grad / (trace * share if log else trace)
-        return scale * torch.addcmul(part, share, own, value=-1), None, None, None
-
-
-class _Projector(torch.autograd.Function):
-    """The projector onto the eigenspace of the k largest eigenvalues, whose eigenpairs are known.
-
-    ``dP = sum_{i <= k < j} (v_j v_j^T dC v_i v_i^T + transpose) / (lambda_i - lambda_j)``: only the
-    gap between the k-th and the next matters. ``gram`` is there to be differentiated by.
-    """
-
-    @staticmethod
-    def forward(gram: Tensor, values: Tensor, vectors: Tensor, k: int) -> Tensor:
-        leading = vectors[:, :k]
-        return leading @ leading.t()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, values, vectors, ctx.k = inputs
-        ctx.save_for_backward(values, vectors)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        values, vectors = ctx.saved_tensors
-        leading, rest = vectors[:, : ctx.k], vectors[:, ctx.k :]
-        gap = values[: ctx.k] - values[ctx.k :, None]
-        inner = rest.t() @ (grad + grad.t()) @ leading
-        out = rest @ torch.where(gap > 0, inner / gap, 0.0) @ leading.t()
-        return (out + out.t()) / 2, None, None, None
+    return shares / shares.sum(), dtype

@@ -1,5 +1,6 @@
 """What measures: problems, sweeps, the residual, the watch on others, the memory probe."""
 
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from bench import (
     residual,
     rivals,
     rivals_embeddings,
+    rivals_tensorly,
     rivals_tucker,
     run,
 )
@@ -44,6 +46,42 @@ def test_tensorly_tells_the_sweeps_that_it_ran():
             result = run.call()
             assert run.sweeps_run(result) == 3
             assert residual.relative_error(data.x.numpy(), *run.answer(result)) < 0.9
+
+
+@pytest.mark.parametrize("kind", rivals_tensorly.OPTIONS)
+def test_tensorlys_functions_differ_by_rounding_on_our_backend(kind):
+    """Each kind of problem, from its start, which stays as it was."""
+    shape, rank = ((40, 41, 42), (4, 4, 4)) if kind == "tucker" else ((40, 41, 42), 16)
+    problem = problems.Problem("p", kind, shape, rank, sweeps=3)
+    data = problem.build()
+    kept = [factor.clone() for factor in data.start]
+    errors, reused = {}, {}
+    for name, adapter in rivals_tensorly.TENSORLY.items():
+        (run,) = adapter(problem, data, sweeps=3)
+        for _ in range(2):
+            run.setup()
+            result = run.call()
+        assert run.sweeps_run(result) == 3
+        errors[name] = residual.relative_error(data.x, *run.answer(result))
+        notes = run.notes(result)
+        reused[name] = notes["reused_percent"]
+        assert notes["distance"] < 1e-4
+        assert notes["distance_float64"] < 1e-6
+        wrong = [1.01 * factor for factor in run.answer(result)[1]]
+        exact = rivals_tensorly.in_float64(rivals_tensorly.EXACT, problem, 3)
+        assert rivals_tensorly.distance(wrong, exact) == pytest.approx(0.01, rel=0.05)
+    assert max(errors.values()) - min(errors.values()) < 1e-5
+    assert all(a.equal(b) for a, b in zip(kept, data.start, strict=True))
+    assert (reused["tensorfast-torch"] > 0) == (kind != "tucker")
+    assert reused["tensorly-numpy"] == reused["tensorly-torch"] == 0
+
+
+def test_a_factor_that_is_not_finite_is_far():
+    factors = [torch.ones(3, 2), torch.ones(4, 2)]
+    broken = [factors[0], factors[1] * float("nan")]
+    assert rivals_tensorly.distance(factors, factors) == 0
+    assert math.isnan(rivals_tensorly.distance(broken, factors))
+    assert math.isnan(rivals_tensorly.distance(broken[::-1], factors[::-1]))
 
 
 @pytest.mark.parametrize("name", rivals_embeddings.EMBEDDINGS)
@@ -99,15 +137,21 @@ def test_the_residual_is_that_of_the_dense_model(monkeypatch, slab):
         assert residual.relative_error(x, head, changed) != pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["cp", "hooi"])
+@pytest.mark.parametrize("kind", ["cp", "hooi", "tucker", "constrained_parafac"])
 def test_a_problem_is_its_seed(kind):
-    rank = 3 if kind == "cp" else (3, 2, 2)
+    rank = (3, 2, 2) if kind in ("hooi", "tucker") else 3
     problem = problems.Problem("p", kind, (8, 9, 10), rank, sweeps=1)
     x, start = problem.build()
     again, start_again = problem.build()
     assert x.equal(again)
     assert all(a.equal(b) for a, b in zip(start, start_again, strict=True))
-    assert [tuple(f.shape) for f in start] == ([(8, 3), (9, 3), (10, 3)] if kind == "cp" else [])
+    ranks = [rank] * 3 if rank == 3 else rank
+    sizes = list(zip(problem.shape, ranks, strict=True))
+    assert [tuple(f.shape) for f in start] == ([] if kind == "hooi" else sizes)
+    if kind == "constrained_parafac":
+        assert all((f > 0).all() for f in start)
+    if kind == "tucker":
+        assert all(torch.allclose(f.T @ f, torch.eye(f.shape[1]), atol=1e-6) for f in start)
 
 
 def test_the_noise_is_a_tenth_of_the_model():

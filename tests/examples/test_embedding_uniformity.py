@@ -74,7 +74,8 @@ def test_what_the_page_concludes_is_what_its_tables_tell(page):
     least = {name: min(cell[0] for cell in row) for name, row in sweep.items()}
     ranks = {name: max(cell[2] for cell in row) for name, row in sweep.items()}
     assert ranks["loss, k = 1"] < ranks["loss, k = 2"] < ranks["loss, k = 5"]
-    assert ranks["article's formula"] == pytest.approx(ranks["loss, k = 5"], abs=0.2)
+    # "Nearly as many": a direction of the ten may be missing.
+    assert ranks["loss, k = 5"] <= ranks["article's formula"] < ranks["loss, k = 5"] + 1
     assert all(row[-1][0] > least[name] for name, row in sweep.items())
     assert sweep["loss, k = 2"][0][0] > least["loss, k = 2"]
     epochs = [int(row[3]) for row in rows(page["ways"])[:3]]

@@ -1,0 +1,83 @@
+"""What of TensorLy's calls is served: NumPy arrays and torch tensors of one floating type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ... import arrays
+from ...precision import STORAGE_DTYPES, compute_dtype
+
+__all__ = ["Operands", "operands"]
+
+#: Half precision is left to TensorLy, which answers in it.
+DTYPES = {dtype for dtype in STORAGE_DTYPES if compute_dtype(dtype) == dtype}
+NUMPY_DTYPES = {np.dtype(str(dtype).removeprefix("torch.")) for dtype in DTYPES}
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Arrays of one kind and type as tensors, and how to answer in kind.
+
+    Attributes
+    ----------
+    tensors : list of Tensor
+    direct : bool
+        Whether plain torch may compute: on a CPU, and nobody differentiates or traces. Otherwise
+        the registered operations do.
+    answer : callable
+    """
+
+    tensors: list[Tensor]
+    direct: bool
+    answer: Callable[[Tensor], Any]
+
+
+def operands(*given: Any) -> Operands | None:
+    """Bring arrays in; None unless they are all NumPy's or all torch's, of one type and device."""
+    kinds = {type(a) for a in given}
+    if kinds == {np.ndarray}:
+        return _arrays(given)
+    if kinds <= {Tensor, torch.nn.Parameter}:
+        return _tensors(list(given))
+    return None
+
+
+def _arrays(given: tuple[Any, ...]) -> Operands | None:
+    dtype = given[0].dtype
+    if dtype not in NUMPY_DTYPES or any(a.dtype != dtype or not a.size for a in given):
+        return None
+    return Operands([arrays.as_tensor("tensorly", "tensor", a) for a in given], True, _as_numpy)
+
+
+def _as_numpy(tensor: Tensor) -> Any:
+    return tensor.resolve_conj().numpy()
+
+
+def _tensors(given: list[Tensor]) -> Operands | None:
+    dtype, device = given[0].dtype, given[0].device
+    if dtype not in DTYPES or device.type not in ("cpu", "cuda"):
+        return None
+    for a in given:
+        if a.dtype != dtype or a.device != device or a.layout != torch.strided or not a.numel():
+            return None
+    # These reach through plain operations, and so through TensorLy's own functions.
+    if (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled(device.type)
+    ):
+        return None
+    differentiated = torch.is_grad_enabled() and any(a.requires_grad for a in given)
+    direct = device.type == "cpu" and not differentiated and not torch.compiler.is_compiling()
+    return Operands([a.resolve_conj().resolve_neg() for a in given], direct, _as_it_is)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
