@@ -167,7 +167,7 @@ def read(compiled):
     caches = [get_cache_manager(kernel.hash) for kernel in compiled]
     fresh = [i for i, cache in enumerate(caches) if cache.get_file(_NOTES) is None]
     for i, counts in zip(fresh, _instructions([compiled[i] for i in fresh]), strict=True):
-        notes = {"usage": _usage(compiled[i].asm["cubin"]), "instructions": counts}
+        notes = {"usage": usage(compiled[i].asm["cubin"]), "instructions": counts}
         caches[i].put(json.dumps(notes), _NOTES, binary=False)
     return [
         _report(kernel, json.loads(Path(cache.get_file(_NOTES)).read_text()))
@@ -207,8 +207,18 @@ def count(instructions):
     }
 
 
-def _usage(cubin):
-    """Return the numbers of ``cuobjdump --dump-resource-usage`` by name."""
+def usage(cubin):
+    """Read what a kernel takes of a multiprocessor.
+
+    Parameters
+    ----------
+    cubin : bytes
+
+    Returns
+    -------
+    dict of str to int
+        The numbers of ``cuobjdump --dump-resource-usage`` by name.
+    """
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(cubin)
         text = _run(knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name)
@@ -216,22 +226,38 @@ def _usage(cubin):
 
 
 def _instructions(compiled):
-    """Count the instructions of each kernel by name.
-
-    The disassembler takes a quarter of a second to start, however little it is given to read, so
-    it is given the machine code of all of them in one piece.
-    """
+    """Count the instructions of each kernel by name."""
     if not compiled:
         return []
-    codes = [_machine_code(kernel.asm["cubin"]) for kernel in compiled]
-    starts = list(itertools.accumulate(map(len, codes), initial=0))
     capability = compiled[0].metadata.target.arch
     # Triton compiles for the features of the very chip from Hopper on.
     chip = f"SM{capability}{'a' if capability >= 90 else ''}"
+    return instructions([kernel.asm["cubin"] for kernel in compiled], chip)
+
+
+def instructions(cubins, chip):
+    """Count the instructions of kernels.
+
+    The disassembler takes a quarter of a second to start, however little it is given to read, so
+    it is given the machine code of all of them in one piece.
+
+    Parameters
+    ----------
+    cubins : list of bytes
+    chip : str
+        As the disassembler calls it, such as ``"SM90"``.
+
+    Returns
+    -------
+    list of dict of str to int
+        By full name.
+    """
+    codes = list(map(_machine_code, cubins))
+    starts = list(itertools.accumulate(map(len, codes), initial=0))
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(b"".join(codes))
         disassembly = _run(knobs.nvidia.nvdisasm.path, "-ndf", "-b", chip, file.name)
-    counts = [collections.Counter() for _ in compiled]
+    counts = [collections.Counter() for _ in cubins]
     for address, name in _INSTRUCTION.findall(disassembly):
         counts[bisect.bisect_right(starts, int(address, 16)) - 1][name] += 1
     return counts

@@ -64,6 +64,13 @@ MAY_IMPORT = {
     "tensorfast.cp": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
     "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
     "tensorfast.nn": (*LEAVES, "tensorfast.ops"),
+    # Of the kernels, their words for GPUs.
+    "tensorfast.cuda": (
+        *LEAVES,
+        "tensorfast.convergence",
+        "tensorfast.kernels.devices",
+        "cuda",
+    ),
     "tensorfast.backends": (
         *ENGINE,
         *METHODS,
@@ -164,7 +171,8 @@ def test_a_forbidden_import_is_found(tmp_path, file, source, message):
 
 
 def test_import_loads_no_optional_part():
-    optional = ("triton", "tensorfast.kernels", "jax", "matplotlib", "scipy", "tensorly", "tqdm")
+    ours = ("tensorfast.kernels", "tensorfast.cuda")
+    optional = ("triton", "cuda", "jax", "matplotlib", "scipy", "tensorly", "tqdm", *ours)
     loaded = newly_loaded("import tensorfast")
     assert "tensorfast" in loaded
     assert not {name for name in loaded if any(covers(prefix, name) for prefix in optional)}

@@ -1,5 +1,6 @@
 """What a wheel and an sdist contain, and that an installed wheel works."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-# What only a checkout needs, and the link to kernels/, which is packaged from there.
-CHECKOUT_ONLY = {".ci/run", ".gitignore", ".pre-commit-config.yaml", "tensorfast/kernels"}
+# Links to folders that are packaged from where they are.
+LINKS = {"tensorfast/kernels": "kernels", "tensorfast/cuda/sources": "csrc/cuda"}
+# What only a checkout needs.
+CHECKOUT_ONLY = {".ci/run", ".gitignore", ".pre-commit-config.yaml", *LINKS}
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -71,9 +74,11 @@ def sdist(tree, wheel):
 
 def test_wheel_holds_the_library_and_nothing_else(wheel):
     library = [*ROOT.glob("tensorfast/**/*.py"), *ROOT.glob("kernels/**/*.py")]
+    library += [*ROOT.glob("csrc/cuda/*.cu"), *ROOT.glob("csrc/cuda/*.cuh")]
     names = {path.relative_to(ROOT).as_posix() for path in library}
-    # Through the link or not, the kernels belong under the package.
-    names = {f"tensorfast/{name}" if name.startswith("kernels/") else name for name in names}
+    # Through a link or not, what is linked to belongs under the package.
+    for link, folder in LINKS.items():
+        names = {re.sub(f"^{folder}/", f"{link}/", name) for name in names}
 
     installed = {name for name in contents(wheel) if ".dist-info/" not in name}
     assert installed == names | {"tensorfast/py.typed"}

@@ -14,6 +14,7 @@ from tensorfast.cp.algebra import FusedAlgebra
 from tensorfast.cp.als import als
 from tensorfast.cp.operand import DenseOperand
 from tensorfast.cp.update import LeastSquares
+from tensorfast.cuda import cp_plan
 from tensorfast.kernels import configs, devices, slab_plan
 from tensorfast.kernels.plan import Contraction
 from tensorfast.ops import norms
@@ -22,6 +23,9 @@ from tensorfast.reconstruct import cp_residual_norm
 
 #: Indices of a mode at which results are compared.
 SAMPLE = 8
+
+#: Sweeps of each of many small fits.
+SWEEPS = 20
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,9 @@ class Call:
     ----------
     op : str
         ``"mttkrp"``, ``"ttm"``, ``"gram"``, ``"khatri_rao"``, ``"partial"`` or ``"slab"``; two
-        whole ``"sweeps"``; or the ``"residual"`` of a model.
+        whole ``"sweeps"``; the ``"residual"`` of a model; or small ``"fits"``, many at once.
     shape : tuple of int
+        Of fits the first size is their number.
     mode, rank : int
         For a slab pass the mode that is cut; the one before it is updated next.
     dtype, precision : str
@@ -255,6 +260,47 @@ class Maker:
 
         flops, least = 2.0 * x.numel() * call.rank, float(x.numel() * call.itemsize)
         return Made(ours, rival, partial(_relative, rival(True)), flops, least)
+
+    def _fits(self, call):
+        """Fit each of many small tensors, the rival only a few of them."""
+        x, (count, *shape) = self._tensor(call), call.shape
+        start = [self._drawn(count, n, call.rank, seed=n).to(x.dtype) for n in shape]
+        at, options = _sample(x, 0), {"n_iter_max": SWEEPS, "tol": 0.0}
+
+        def rival(dtype=x.dtype):
+            found = []
+            for i in at.tolist():
+                ones = torch.ones(call.rank, dtype=dtype, device=x.device)
+                init = ones, [f[i].to(dtype) for f in start]
+                own = tf.cp_als(x[i].to(dtype), call.rank, init=init, normalize=False, **options)
+                found.append(own.factors)
+            return [torch.stack(several) for several in zip(*found, strict=True)]
+
+        def ours():
+            if self._device.type != "cuda":
+                return rival()
+            from tensorfast.cuda.cp_als import cp_als_small
+
+            return cp_als_small(x, start, **options).factors
+
+        def error(found):
+            few = [f if len(f) == len(at) else f[at] for f in found]
+            return _relative(exact, _models(few))
+
+        exact = _models(rival(torch.float64))
+        chosen = cp_plan.plan(shape, call.rank, call.dtype)
+        seconds = cp_plan.seconds(chosen, count, SWEEPS, devices.chip_of(self._device))
+        # Two contractions a sweep, whatever the order; each tensor once, starts and results.
+        flops = 4.0 * SWEEPS * x.numel() * call.rank
+        least = call.itemsize * (x.numel() + 2.0 * count * sum(shape) * call.rank)
+        return Made(ours, rival, error, flops, least, seconds)
+
+
+def _models(factors):
+    """Return the tensors of a batch of models, in float64."""
+    letters = "ijklm"[: len(factors)]
+    formula = ",".join(f"b{n}r" for n in letters) + f"->b{letters}"
+    return torch.einsum(formula, *(f.double() for f in factors))
 
 
 def _joined(fit):

@@ -8,6 +8,7 @@ import sys
 import torch
 
 from bench.gpu_parts.calls import Call, Maker
+from tensorfast.cuda.compiler import missing
 
 #: No multiples of a tile, more than one tile.
 SHAPE = (37, 70, 45)
@@ -33,8 +34,16 @@ CALLS = (
     Call("residual", SHAPE, rank=70),
 )
 
+#: What NVRTC has to be there for: a side of one mode and of several, all widths of a tile.
+FITS = (
+    Call("fits", (3, 7, 6, 5), rank=3),
+    Call("fits", (3, 40, 6, 5), rank=5),
+    Call("fits", (3, 3, 4, 2, 3), rank=9, dtype="float64"),
+    Call("fits", (3, 2, 3, 2, 3, 2), rank=17),
+)
+
 #: What of these is not measured by itself.
-PARTS_OF_A_FIT = {"sweeps", "residual"}
+PARTS_OF_A_FIT = {"sweeps", "residual", "fits"}
 
 #: Far above rounding in any of these types, far below a wrong entry.
 TOLERANCE = 1e-2
@@ -48,7 +57,10 @@ def main(device):
     device : str
     """
     maker, wrong = Maker(torch.device(device)), 0
-    for call in CALLS:
+    absent = missing() if device == "cuda" else ()
+    for reason in absent:
+        print(f"no small fits: {reason}", flush=True)
+    for call in CALLS if absent else CALLS + FITS:
         error = maker.make(call)
         error = error.error(error.ours())
         wrong += not error < TOLERANCE
