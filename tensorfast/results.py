@@ -165,8 +165,8 @@ class FitPlan:
     method : str
         ``"cp_als"`` or ``"hooi"``.
     engine : str
-        ``"kernels"``, those of the GPU, in sweeps launched ahead of their errors; or ``"torch"``,
-        sweep by sweep.
+        ``"kernels"``, those of the GPU, in sweeps launched ahead of their errors; ``"blocks"``, a
+        thread block of the GPU for each tensor of a batch; or ``"torch"``, sweep by sweep.
     schedule : str
         Name of the schedule, and the modes that each contraction of ``x`` serves.
     reads : float
@@ -176,6 +176,8 @@ class FitPlan:
     workspace : int
         Bytes that the fit takes besides ``x``: partial results and the state of the fit; of the
         kernels' engine all that its sweeps, and what is between them, ask of torch's allocator.
+    reasons : tuple of str
+        Why a faster engine cannot serve, where there is one for such problems.
     """
 
     method: str
@@ -184,12 +186,13 @@ class FitPlan:
     reads: float
     seconds: float
     workspace: int
+    reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return (
             f"{self.method} by {self.engine}: {self.schedule}, {self.reads:.2f} reads of x a "
             f"sweep, predicted {self.seconds:.2e} s a sweep, workspace "
-            f"{self.workspace / 1e6:.3g} MB"
+            f"{self.workspace / 1e6:.3g} MB" + "".join(f"; {reason}" for reason in self.reasons)
         )
 
 

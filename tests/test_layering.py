@@ -61,7 +61,14 @@ MAY_IMPORT = {
     "tensorfast.ahead": (*LEAVES, "tensorfast.convergence"),
     "tensorfast.svd": ENGINE,
     "tensorfast.metrics": (*ENGINE, "numpy", "scipy"),
-    "tensorfast.cp": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
+    "tensorfast.cp": (
+        *ENGINE,
+        "tensorfast.ahead",
+        "tensorfast.svd",
+        "tensorfast._dispatch",
+        "tensorfast.cuda",
+        "tensorfast.kernels.devices",
+    ),
     "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
     "tensorfast.nn": (*LEAVES, "tensorfast.ops"),
     # Of the kernels, their words for GPUs.

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from .. import _check, arrays
 from ..blocks import SLAB, by_stride, grain
+from ..kernels.devices import chip_of
 from ..ops.fused import fused_for
 from ..precision import compute_dtype
 from ..results import FitPlan
+from .batch import thread_blocks
 from .batch.operand import BATCHED
 from .batch.operand import schedule_of as batched_schedule
 from .batch.stack import Stack
@@ -32,6 +34,8 @@ def planned(
     precision: str | None = "ieee",
     line_search: bool = False,
     batch_dims: int = 0,
+    callback: Any = None,
+    progress: bool = False,
     **_: Any,
 ) -> FitPlan:
     """Tell how `cp_als` would run with these arguments; the others change nothing in it."""
@@ -42,7 +46,8 @@ def planned(
     fixed = _check.modes("cp_als", fixed_modes, order, "fixed_modes")
     free = tuple(n for n in range(order) if n not in fixed)
     if batch:
-        return _planned_batch(tensor, batch, rank, free)
+        watched = callback is not None or progress
+        return _planned_batch(tensor, batch, rank, free, watched)
     fused = fused_for(tensor, rank, precision)
     schedule = schedule_of(tensor, rank, free, fused)
     if fused is not None:
@@ -61,13 +66,18 @@ def planned(
     )
 
 
-def _planned_batch(x: Tensor, dims: int, rank: int, free: tuple[int, ...]) -> FitPlan:
+def _planned_batch(
+    x: Tensor, dims: int, rank: int, free: tuple[int, ...], watched: bool
+) -> FitPlan:
     """Tell of a batch: seconds of a sweep of all tensors, workspace of a chunk."""
     stack, dtype = Stack(x, dims), compute_dtype(x.dtype)
     if not len(stack):
         raise ValueError(
             f"cp_als: x has shape {tuple(x.shape)}, a batch of no tensor; expected one to explain"
         )
+    reasons = thread_blocks.reasons(x, stack.shape, rank, watched, scaled=False)
+    if not reasons:
+        return _planned_blocks(x, stack, rank)
     sizes, axes = stack.shape, tuple(by_stride(x[(0,) * dims]))
     schedule = batched_schedule(sizes, rank, free, dtype.itemsize, axes)
     seconds, largest = cost(schedule, sizes, rank, dtype.itemsize, BATCHED, axes)
@@ -80,6 +90,26 @@ def _planned_batch(x: Tensor, dims: int, rank: int, free: tuple[int, ...]) -> Fi
         reads=schedule.reads,
         seconds=seconds * len(stack),
         workspace=together.stop * each,
+        reasons=tuple(reasons),
+    )
+
+
+def _planned_blocks(x: Tensor, stack: Stack, rank: int) -> FitPlan:
+    """Tell of a batch whose tensors get a thread block each."""
+    from ..cuda import cp_plan
+
+    dtype = compute_dtype(x.dtype)
+    chosen = cp_plan.plan(stack.shape, rank, str(dtype).removeprefix("torch."))
+    together = next(stack.parts(grain(SLAB, x), rank)).stop
+    # Factors twice, and what is kept of the components.
+    each = 2 * sum(stack.shape) * rank * dtype.itemsize + 4 * rank * rank * torch.float64.itemsize
+    return FitPlan(
+        method="cp_als",
+        engine="blocks",
+        schedule=f"tree of two branches, {len(stack)} blocks of {chosen.threads} threads",
+        reads=0.0,
+        seconds=cp_plan.seconds(chosen, len(stack), 1, chip_of(x.device)),
+        workspace=together * each,
     )
 
 

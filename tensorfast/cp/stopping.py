@@ -12,7 +12,7 @@ from torch import Tensor
 from ..convergence import account, in_words, rose
 from ..results import ConvergenceInfo
 
-__all__ = ["DivergenceWatch", "describe", "hadamard"]
+__all__ = ["DivergenceWatch", "describe", "diverging", "hadamard"]
 
 
 class DivergenceWatch:
@@ -73,29 +73,38 @@ class DivergenceWatch:
         before = [inner for at, inner in self._seen if 2 * at <= sweep][-2:]
         if len(before) < 2:
             return [None] * len(grams[0])
-        now = hadamard(grams).real
-        past = [inner[index].real for inner in before]
-        lengths = now.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
-        outer = lengths[:, :, None] * lengths[:, None, :]
-        cosines = torch.where(outer > 0, now / outer, torch.zeros_like(outer))
-        at = cosines.flatten(1).argmin(1)
-        rank = now.shape[-1]
-        r, s = at // rank, at % rank
-        then, half, last = (_Pair.of(inner, r, s) for inner in (*past, now))
-        grew = torch.ones_like(at, dtype=torch.bool)
-        for old, new in ((then, half), (half, last)):
-            grew &= (new.shorter > self.GROWTH * old.shorter) & (new.cosine < old.cosine)
-        still = torch.ones_like(grew)
-        for old in (then, half):
-            still &= (old.together - last.together).abs() <= self.STILL * last.together
-        limit = torch.where(still, self.OPPOSITE, self.EXTREME)
-        found = (grew & (last.cosine < limit)).tolist()
-        both = torch.stack([torch.minimum(r, s), torch.maximum(r, s)], 1).tolist()
-        cosine = last.cosine.tolist()
-        return [
-            (*pair, value) if yes else None
-            for yes, pair, value in zip(found, both, cosine, strict=True)
-        ]
+        past = [inner[index] for inner in before]
+        return diverging((past[0], past[1]), hadamard(grams))
+
+
+def diverging(past: tuple[Tensor, Tensor], now: Tensor) -> list[tuple[int, int, float] | None]:
+    """Return the diverging pair of each of a batch of fits, with its cosine, or None.
+
+    From inner products of the components ``[fits, R, R]``: two of the past, and now, each after
+    twice the sweeps of the one before.
+    """
+    now = now.real
+    lengths = now.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    outer = lengths[:, :, None] * lengths[:, None, :]
+    cosines = torch.where(outer > 0, now / outer, torch.zeros_like(outer))
+    at = cosines.flatten(1).argmin(1)
+    rank = now.shape[-1]
+    r, s = at // rank, at % rank
+    then, half, last = (_Pair.of(inner, r, s) for inner in (past[0].real, past[1].real, now))
+    grew = torch.ones_like(at, dtype=torch.bool)
+    for old, new in ((then, half), (half, last)):
+        grew &= (new.shorter > DivergenceWatch.GROWTH * old.shorter) & (new.cosine < old.cosine)
+    still = torch.ones_like(grew)
+    for old in (then, half):
+        still &= (old.together - last.together).abs() <= DivergenceWatch.STILL * last.together
+    limit = torch.where(still, DivergenceWatch.OPPOSITE, DivergenceWatch.EXTREME)
+    found = (grew & (last.cosine < limit)).tolist()
+    both = torch.stack([torch.minimum(r, s), torch.maximum(r, s)], 1).tolist()
+    cosine = last.cosine.tolist()
+    return [
+        (*pair, value) if yes else None
+        for yes, pair, value in zip(found, both, cosine, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

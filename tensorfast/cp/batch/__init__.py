@@ -31,6 +31,7 @@ from ...progress import progress_bar
 from ...results import BatchInfo, ConvergenceInfo
 from ..scaling import restored, scaled_l2, unit_columns, unit_of
 from ..update import not_finite
+from . import thread_blocks
 from .als import BatchALS
 from .init import initial_rows
 from .operand import BatchOperand, squared_norms
@@ -95,8 +96,17 @@ def fit_batch(
             copies = [f.clone() for f in outward()]
             return bool(callback(sweep, told, [arrays.in_kind(f, like) for f in copies]))
 
-    parts = list(data.parts(grain(SLAB, x), rank))
-    if callback is None and not progress:
+    def in_blocks(part: slice) -> list[ConvergenceInfo]:
+        unit = None if units is None else units[part]
+        starts = [r[part] for r in rows]
+        options: dict[str, Any] = {"n_iter_max": n_iter_max, "tol": tol, "free": free}
+        return thread_blocks.fit(data[part], unit, starts, l2_reg, **options)
+
+    parts, watched = list(data.parts(grain(SLAB, x), rank)), callback is not None or progress
+    scaled = units is not None and l2_reg > 0
+    if not thread_blocks.reasons(x, data.shape, rank, watched, scaled):
+        infos = [info for part in parts for info in in_blocks(part)]
+    elif not watched:
         infos = _one_by_one(begin, parts)
     else:
         with progress_bar(progress, n_iter_max, None) as bar:
