@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .. import _check, arrays
 from ..blocks import SLAB, by_stride, grain
-from ..kernels.devices import chip_of
 from ..ops.fused import fused_for
 from ..precision import compute_dtype
 from ..results import FitPlan
@@ -97,6 +96,7 @@ def _planned_batch(
 def _planned_blocks(x: Tensor, stack: Stack, rank: int) -> FitPlan:
     """Tell of a batch whose tensors get a thread block each."""
     from ..cuda import cp_plan
+    from ..kernels.devices import chip_of
 
     dtype = compute_dtype(x.dtype)
     chosen = cp_plan.plan(stack.shape, rank, str(dtype).removeprefix("torch."))

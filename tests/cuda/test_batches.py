@@ -135,7 +135,7 @@ def test_what_is_not_finite_ends_the_fit(by_blocks):
 
 
 def test_reasons_against_it(monkeypatch):
-    monkeypatch.setattr("tensorfast.cp.batch.thread_blocks.chip_of", lambda device: chip_like(90))
+    monkeypatch.setattr("tensorfast.kernels.devices.chip_of", lambda device: chip_like(90))
     monkeypatch.setattr("tensorfast.cuda.cp_plan.missing", lambda: ("cuda.core is not installed",))
     ask = partial(thread_blocks.reasons, watched=False, scaled=False)
     (found,) = ask(torch.ones(2, 3, 4), (3, 4), 2)
@@ -162,7 +162,7 @@ def test_explain_tells_of_blocks(monkeypatch):
     assert plan.reasons == ("x is on cpu; the kernel that fits many small tensors runs on CUDA",)
     assert plan.reasons[0] in str(plan)
     monkeypatch.setattr(thread_blocks, "reasons", lambda *a, **k: [])
-    monkeypatch.setattr("tensorfast.cp.explained.chip_of", lambda device: chip_like(90))
+    monkeypatch.setattr("tensorfast.kernels.devices.chip_of", lambda device: chip_like(90))
     plan = tf.explain("cp_als", x, 8, batch_dims=1)
     assert plan.engine == "blocks"
     assert plan.schedule == "tree of two branches, 5000 blocks of 128 threads"

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...kernels.devices import chip_of
 from ...precision import compute_dtype
 from ...results import ConvergenceInfo
 from ..als import concluded
@@ -28,6 +27,7 @@ def reasons(x: Tensor, shape: Sequence[int], rank: int, watched: bool, scaled: b
     if x.device.type != "cuda":
         return [f"x is on {x.device}; the kernel that fits many small tensors runs on CUDA"]
     from ...cuda import cp_plan
+    from ...kernels.devices import chip_of
 
     dtype = str(compute_dtype(x.dtype)).removeprefix("torch.")
     found = cp_plan.reasons(shape, rank, dtype, x.device.type, chip_of(x.device))
