@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tensorfast as tf
+from tensorfast.batch import Stack
 from tensorfast.cp.batch.operand import BatchOperand
-from tensorfast.cp.batch.stack import Stack
 from tensorfast.testing import planted, random_cp
 
 SHAPE = (6, 5, 7)

@@ -17,31 +17,28 @@ took 22 to 28 times as long on torch and 12 times on NumPy.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ... import _check, arrays
+from ... import arrays
+from ...batch import Stack, named_index, run_chunks, scales_of
 from ...blocks import SLAB, grain
-from ...precision import reach
 from ...progress import progress_bar
 from ...results import BatchInfo, ConvergenceInfo
-from ..scaling import restored, scaled_l2, unit_columns, unit_of
+from ..scaling import restored, scaled_l2, unit_columns
 from ..update import not_finite
 from . import thread_blocks
 from .als import BatchALS
 from .init import initial_rows
-from .operand import BatchOperand, squared_norms
-from .stack import Stack
+from .operand import BatchOperand
 
 __all__ = ["Callback", "fit_batch"]
 
-#: ``callback(sweep, errors, factors) -> bool``, and the same of results by rows.
+#: ``callback(sweep, errors, factors) -> bool``.
 Callback = Callable[[int, Any, list[Any]], bool]
-Report = Callable[[int, Tensor], bool]
 
 
 def fit_batch(
@@ -68,7 +65,7 @@ def fit_batch(
     """
     batch, data = tuple(x.shape[:dims]), Stack(x, dims)
     order = len(data.shape)
-    units = _units(op, data, batch, check_finite)
+    units = _units(op, data, check_finite)
     rows = initial_rows(op, data, units, rank, init, seed, free)
     kept = {n: rows[n] for n in range(order) if n not in free}
     if units is not None and not isinstance(init, str):
@@ -107,10 +104,10 @@ def fit_batch(
     if not thread_blocks.reasons(x, data.shape, rank, watched, scaled):
         infos = [info for part in parts for info in in_blocks(part)]
     elif not watched:
-        infos = _one_by_one(begin, parts)
+        infos = run_chunks(begin, parts)
     else:
         with progress_bar(progress, n_iter_max, None) as bar:
-            infos = _together(begin, parts, report)
+            infos = run_chunks(begin, parts, report)
     factors = outward()
     weights = torch.ones(*batch, rank, dtype=factors[0].real.dtype, device=x.device)
     if normalize:
@@ -120,76 +117,18 @@ def fit_batch(
     return weights, factors, BatchInfo(infos, batch)
 
 
-def _one_by_one(
-    begin: Callable[[slice], BatchALS], parts: Sequence[slice]
-) -> list[ConvergenceInfo]:
-    """Run each chunk from its first sweep to its last, while it is in cache."""
-    infos: list[ConvergenceInfo] = []
-    for part in parts:
-        fit = begin(part)
-        for _ in fit.sweeps():
-            pass
-        infos += fit.infos()
-    return infos
-
-
-def _together(
-    begin: Callable[[slice], BatchALS], parts: Sequence[slice], report: Report
-) -> list[ConvergenceInfo]:
-    """Run a sweep of all chunks, report, and so on: who looks on sees the batch as a whole."""
-    fits = [begin(part) for part in parts]
-    runs = [fit.sweeps() for fit in fits]
-    for run in runs:
-        next(run)
-    sweep = 1
-    while runs:
-        for fit in fits:
-            fit.store()
-        stop = report(sweep, torch.cat([fit.last for fit in fits]))
-        runs = [run for run in runs if _goes_on(run, stop)]
-        sweep += 1
-    return [info for fit in fits for info in fit.infos()]
-
-
-def _goes_on(run: Any, stop: bool) -> bool:
-    try:
-        run.send(stop)
-    except StopIteration:
-        return False
-    return True
-
-
-def _units(op: str, data: Stack, batch: Sequence[int], check_finite: bool) -> Tensor | None:
+def _units(op: str, data: Stack, check_finite: bool) -> Tensor | None:
     """Return for each tensor the power of two by which its factors are scaled; None if all are 1.
 
     Refuses tensors that are not finite.
     """
-    squared = [squared_norms(data[part]) for part in data.parts(grain(SLAB, data.x))]
-    norms = torch.cat(squared or [torch.empty(0)]).cpu()
-    # A norm is finite exactly if every entry is, overflow in float64 apart.
-    odd = (~norms.isfinite()).nonzero().squeeze(1).tolist()
-    if odd and check_finite:
-        _check.finite(op, data.x, remedy=_remedy(odd, batch))
-    limit = reach(data.dtype) ** 2
-    extreme = ~((norms > 1 / limit) & (norms < limit)) & (norms != 0)
-    units = torch.ones_like(norms, dtype=torch.float64)
-    for i in extreme.nonzero().squeeze(1).tolist():
-        units[i] = unit_of(data[i : i + 1][0], float(norms[i]))
+    remedy = "fill or drop them, or pass check_finite=False to skip this check"
+    scales, odd = scales_of(op, data, remedy if check_finite else None)
     for i in odd:
-        if units[i] == 1:
-            raise not_finite(f"the tensor at {_index(i, batch)}")
+        if scales[i] == 1:
+            raise not_finite(f"the tensor at {named_index(i, data.batch)}")
+    units = torch.exp2((scales.log2() / len(data.shape)).floor())
     return units.to(data.x.device) if bool((units != 1).any()) else None
-
-
-def _remedy(odd: Sequence[int], batch: Sequence[int]) -> str:
-    shown = ", ".join(_index(i, batch) for i in odd[:8]) + (", ..." if len(odd) > 8 else "")
-    where = f"they are in {len(odd)} of {math.prod(batch)} tensors, at batch index {shown}"
-    return f"fill or drop them, or pass check_finite=False to skip this check; {where}"
-
-
-def _index(flat: int, batch: Sequence[int]) -> str:
-    at = [int(i) for i in torch.unravel_index(torch.tensor(flat), tuple(batch))]
-    return str(at[0]) if len(at) == 1 else str(tuple(at))
 
 
 def _along(units: Tensor, rows: Tensor) -> Tensor:
