@@ -271,8 +271,3 @@ def test_a_start_that_overflows_ends_in_words(x):
     start = None, [1e300 * torch.ones(4, n, 2, dtype=torch.float64) for n in SHAPE]
     with pytest.raises(FloatingPointError, match="no longer finite"):
         tf.cp_als(x, 2, batch_dims=1, init=start)
-
-
-def test_hooi_still_refuses(x):
-    with pytest.raises(NotImplementedError, match="hooi: batch_dims is 1"):
-        tf.hooi(x, 2, batch_dims=1)
