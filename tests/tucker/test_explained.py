@@ -45,3 +45,22 @@ def test_bad_arguments_are_told():
         tf.explain("hooi", np.ones((3, 4)), 0)
     with pytest.raises(ValueError, match="modes"):
         tf.explain("hooi", np.ones(3), 1)
+
+
+def test_a_batch_is_explained_without_being_run():
+    x = np.full((1000, 16, 16, 16), np.nan, dtype=np.float32)
+    plan = tf.explain("hooi", x, 4, batch_dims=1)
+    assert (plan.engine, plan.reads) == ("torch", 1.5)
+    assert plan.schedule == "projections (01 20 12), 256 of 1000 tensors at a time"
+    one = tf.explain("hooi", x[0], 4)
+    assert plan.seconds == pytest.approx(1000 * one.seconds)
+    # A chunk as it comes, one of what is not done, and one in double precision.
+    chunk = 256 * 16**3
+    assert 16 * chunk < plan.workspace < 2 * 16 * chunk
+    with FakeTensorMode():
+        fake = torch.empty(2, 3, 64, 64, 64, device="cuda")
+        assert tf.explain("hooi", fake, 4, batch_dims=2).engine == "torch"
+    with pytest.raises(ValueError, match=r"hooi: .* a batch of no tensor"):
+        tf.explain("hooi", x[:0], 4, batch_dims=1)
+    with pytest.raises(ValueError, match="expected at least 2 modes beside"):
+        tf.explain("hooi", x, 4, batch_dims=3)
