@@ -35,7 +35,8 @@ def scales_of(op: str, data: Stack, remedy: str | None) -> tuple[Tensor, list[in
     parts = list(data.parts(grain(SLAB, data.x)))
     squared = torch.cat([squared_norms(data[part]) for part in parts] or [torch.empty(0)]).cpu()
     # A norm is finite exactly if every entry is, overflow in float64 apart.
-    odd = (~squared.isfinite()).nonzero().squeeze(1).tolist()
+    unclear = (~squared.isfinite()).nonzero().squeeze(1).tolist()
+    odd = [i for i in unclear if not data[i : i + 1].isfinite().all()]
     if odd and remedy is not None:
         _check.finite(op, data.x, remedy=f"{remedy}; {_where(odd, data.batch)}")
     limit = reach(data.dtype) ** 2

@@ -124,9 +124,8 @@ def _units(op: str, data: Stack, check_finite: bool) -> Tensor | None:
     """
     remedy = "fill or drop them, or pass check_finite=False to skip this check"
     scales, odd = scales_of(op, data, remedy if check_finite else None)
-    for i in odd:
-        if scales[i] == 1:
-            raise not_finite(f"the tensor at {named_index(i, data.batch)}")
+    if odd:
+        raise not_finite(f"the tensor at {named_index(odd[0], data.batch)}")
     units = torch.exp2((scales.log2() / len(data.shape)).floor())
     return units.to(data.x.device) if bool((units != 1).any()) else None
 
