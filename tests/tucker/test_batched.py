@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 import tensorfast as tf
 from tensorfast.batch import Ledger
+from tensorfast.convergence import fast_relative_error
 from tensorfast.testing import planted
 from tensorfast.tucker import batch as batched
 from tensorfast.tucker.batch import model as batched_model
+from tensorfast.tucker.shared import scalars
 from tests.tucker.batches import (
     CASES,
     assert_each_as_alone,
@@ -261,8 +263,10 @@ def test_values_that_a_gram_matrix_loses(decades):
 
 
 @pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("chunk", [1 << 20, 500])
 @every
-def test_each_tensor_has_a_scale_of_its_own(scale, method):
+def test_each_tensor_has_a_scale_of_its_own(scale, chunk, method, monkeypatch):
+    monkeypatch.setattr(batched, "SLAB", chunk)
     x = tensors(4, (8, 7, 6), dtype=torch.float32)
     scales = torch.tensor([1.0, scale, 0.0, 1 / scale], dtype=torch.float64)[:, None, None, None]
     scaled = (x * scales).clamp(-3e38, 3e38).float()
@@ -336,7 +340,11 @@ def test_a_seed_gives_the_same_bits(shape, init):
 
 
 @every
-def test_sketches_of_long_modes(method):
+@pytest.mark.parametrize("chunk", [1 << 20, 6000, 1])
+def test_sketches_of_long_modes(method, chunk, monkeypatch):
+    """By the same random numbers whichever chunk a tensor is in, or larger than one."""
+    for module in (batched, batched_model):
+        monkeypatch.setattr(module, "SLAB", chunk)
     x = tensors(3, (200, 5, 6))
     options = {"seed": 0, "n_iter_max": 3, "tol": 0} if method == "hooi" else {}
     model = METHODS[method](x, (4, 3, 3), batch_dims=1, **options)
@@ -385,6 +393,26 @@ def test_never_behind_tensorly(shape, rank, backend):
             assert tf.relative_error(x[i], ours.at(i)) <= error * (1 + 1e-6)
     finally:
         tl.set_backend(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128], ids=str)
+def test_errors_by_scalars_are_those_of_one(dtype):
+    """Also where factors are not quite orthonormal, and where the digits are lost."""
+    x = tensors(4, (8, 7, 6), noise=0.2, dtype=dtype)
+    x[3] = exact((8, 7, 6), (3, 3, 3), 0)
+    model = tf.hosvd(x, 3, batch_dims=1)
+    factors = [f * (1 + 1e-3 * n) for n, f in enumerate(model.factors)]
+    squared = torch.linalg.vector_norm(x.flatten(1), dim=1).double().square()
+    errors, lost = batched_model.fast_errors(model.core, factors, squared, dtype)
+    for i in range(4):
+        inner, model_squared = scalars(model.core[i], [f[i] for f in factors])
+        alone = fast_relative_error(float(squared[i]), float(inner), float(model_squared), dtype)
+        assert bool(lost[i]) == (alone is None)
+        if alone is not None:
+            # Of squares near 1, rounded a few times in float64.
+            assert float(errors[i]) == pytest.approx(alone, rel=1e-12 / alone**2)
+    untouched = batched_model.fast_errors(model.core, model.factors, squared, dtype)[0]
+    assert float((untouched - errors).abs().max()) > 1e-4
 
 
 def test_sensitivity_tells_what_is_close():
