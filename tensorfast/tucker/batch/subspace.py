@@ -18,6 +18,7 @@ from torch import Tensor
 from ...batch.contract import gram, unfold
 from ...precision import compute_dtype, solve_dtype
 from ...svd import sketch_pays
+from .. import sweep
 from ..subspace import GRAM_RESOLVES, basis_of_rank
 from ..sweep import KRYLOV_STEPS, trial_space
 
@@ -73,6 +74,8 @@ def improved(projected: Tensor, mode: int, factors: Tensor) -> Tensor:
     size, rank = factors.shape[1:]
     if size == rank:
         return factors
+    if len(factors) == 1:
+        return sweep.improved(projected[0], mode, factors[0])[None]
     if trial_space(size, rank) == size:
         _, vectors = _eigenvectors(gram(projected, mode))
         return by_rows(vectors[..., :rank].to(factors.dtype))
