@@ -114,6 +114,10 @@ def sthosvd(
     of 128 or more and over 3 (rank + 8) use a random sketch with one power step, 8 (rank + 8)
     prod(I_m) flops, seeded so that results repeat.
 
+    **Batches.** Each tensor gets what it would get alone, to rounding and signs. Gram matrices and
+    products take chunks of 2^20 elements at a time, eigenvectors are found matrix after matrix, and
+    sketches tensor after tensor, as is whatever is larger than a chunk.
+
     References
     ----------
     Vannieuwenhoven, Vandebril and Meerbergen, SIAM J. Sci. Comput. 34 (2012), theorem 5.1.

@@ -9,6 +9,7 @@ import tensorly as tl
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensorfast as tf
 from tensorfast.batch import Ledger
@@ -393,6 +394,34 @@ def test_never_behind_tensorly(shape, rank, backend):
             assert tf.relative_error(x[i], ours.at(i)) <= error * (1 + 1e-6)
     finally:
         tl.set_backend(before)
+
+
+class Reads(TorchDispatchMode):
+    """Counts what waits for a device: numbers that are read, and results of unknown length."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        waits = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default
+        self.count += func in waits
+        return func(*args, **(kwargs or {}))
+
+
+@every
+@pytest.mark.parametrize("noise", [0.5, 1e-6])
+def test_the_host_reads_as_often_for_many_tensors_as_for_a_few(method, noise):
+    """Residuals themselves among it, and tensors of an extreme scale."""
+    options = {"n_iter_max": 4, "tol": 0, "seed": 0} if method == "hooi" else {}
+    counts = []
+    for count in (5, 50):
+        x = tensors(count, (8, 7, 6), noise=noise, dtype=torch.float32)
+        x[:3] *= 1e-30
+        with Reads() as reads:
+            METHODS[method](x, 4, batch_dims=1, **options)
+        counts.append(reads.count)
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128], ids=str)
