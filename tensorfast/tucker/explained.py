@@ -46,17 +46,17 @@ def _planned_batch(x: Tensor, dims: int, ranks: tuple[int, ...]) -> FitPlan:
             f"hooi: x has shape {tuple(x.shape)}, a batch of no tensor; expected one to explain"
         )
     together = next(stack.parts(grain(SLAB, x))).stop
-    one = torch.empty(stack.shape, dtype=compute_dtype(x.dtype), device="meta")
-    expected = cost(one, ranks)
+    chunk = torch.empty(together, *stack.shape, dtype=compute_dtype(x.dtype), device="meta")
+    expected = cost(chunk, ranks)
     # What is lifted, the copy of it without what is done, and unfoldings in double precision.
-    each = (2 * one.itemsize + 8) * one.numel() + expected.workspace
+    copies = (2 * chunk.itemsize + 8) * chunk.numel()
     return FitPlan(
         method="hooi",
         engine="torch",
-        schedule=f"{_in_words(one.ndim)}, {together} of {len(stack)} tensors at a time",
+        schedule=f"{_in_words(len(ranks))}, {together} of {len(stack)} tensors at a time",
         reads=expected.reads,
-        seconds=expected.seconds * len(stack),
-        workspace=together * each,
+        seconds=expected.seconds * len(stack) / together,
+        workspace=copies + expected.workspace,
     )
 
 

@@ -52,8 +52,12 @@ def test_a_batch_is_explained_without_being_run():
     plan = tf.explain("hooi", x, 4, batch_dims=1)
     assert (plan.engine, plan.reads) == ("torch", 1.5)
     assert plan.schedule == "projections (01 20 12), 256 of 1000 tensors at a time"
-    one = tf.explain("hooi", x[0], 4)
-    assert plan.seconds == pytest.approx(1000 * one.seconds)
+    # Calls are what a contraction of one costs, and they serve a chunk.
+    assert tf.explain("hooi", x[0], 4).seconds < plan.seconds
+    assert plan.seconds < 100 * tf.explain("hooi", x[0], 4).seconds
+    twice = tf.explain("hooi", np.tile(x, (2, 1, 1, 1)), 4, batch_dims=1)
+    assert twice.seconds == pytest.approx(2 * plan.seconds)
+    assert twice.workspace == plan.workspace
     # A chunk as it comes, one of what is not done, and one in double precision.
     chunk = 256 * 16**3
     assert 16 * chunk < plan.workspace < 2 * 16 * chunk

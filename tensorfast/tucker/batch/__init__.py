@@ -12,11 +12,11 @@ a sweep of HOOI takes of 1000 tensors 16 x 16 x 16 to 4 x 4 x 4, float32, in run
   LAPACK, one after another, 3 x 7.5; products with these, layout and type, 3 x 1;
 - errors, rules, and calls: 1.
 
-In all 43, half of it eigenvectors; 45 to 65 were measured, the more the busier the machine. A loop
-over `hooi` took 10.6 times as long in the same run, over TensorLy's `tucker` 8 times on torch and
-5.4 times on NumPy, at errors that differ by 5e-12. `sthosvd` of the same tensors takes three Gram
-matrices in float64, of 4096, 1024 and 256 entries, and their eigenvectors, 3 x 13: the loop 8
-times as long, TensorLy's HOSVD 8.7 and 7 times.
+In all 43, half of it eigenvectors; 46 were measured, and up to 120 with others on the machine. A
+loop over `hooi`, in turns with it on one core, took 10 times as long, over TensorLy's `tucker` 7.4
+times on torch and 5.2 times on NumPy, at errors that differ by 5e-12. `sthosvd` of the same tensors
+takes three Gram matrices in float64, of sums of 256, 64 and 16 terms, and their eigenvectors, 3 x
+13: 58 in all, a loop over it 7 times as long, over TensorLy's HOSVD 8 and 6.7 times.
 """
 
 from __future__ import annotations
