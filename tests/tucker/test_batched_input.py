@@ -297,3 +297,5 @@ def test_memory(method):
             peak = max(peak, level)
     # Chunks are of 2^20 elements, 4 MB once lifted; the whole lifted is 22 MB.
     assert 4e6 < peak < 6 * 4.2e6
+    if method == "hooi":
+        assert peak < tf.explain("hooi", x, RANK, batch_dims=1).workspace
