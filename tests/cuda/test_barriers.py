@@ -19,8 +19,8 @@ TEXT = re.sub(
     r"#if CLUSTERED && !defined\(ON_HOST\).*?#endif", "", sources.expanded(SOURCE), flags=re.DOTALL
 )
 PLACES = list(BARRIER.finditer(TEXT))
-# In a sum over the block, and where a mode's rows are solved for.
-QUICK = (0, 5)
+# In a sum over the block, where rows are gathered, and where a mode's rows are solved for.
+QUICK = (0, 2, 10)
 
 
 @pytest.fixture(scope="module")
