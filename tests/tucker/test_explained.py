@@ -6,6 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tensorfast as tf
+from tensorfast.tucker.plan import SCRAPS
 
 
 def test_a_fit_on_a_cpu_is_explained_without_being_run():
@@ -61,6 +62,9 @@ def test_a_batch_is_explained_without_being_run():
     # A chunk as it comes, one of what is not done, and one in double precision.
     chunk = 256 * 16**3
     assert 16 * chunk < plan.workspace < 2 * 16 * chunk
+    # Beside that, what 256 fits take, but for numbers.
+    one = tf.explain("hooi", x[0], 4).workspace - SCRAPS
+    assert plan.workspace - 16 * chunk - SCRAPS == 256 * one
     with FakeTensorMode():
         fake = torch.empty(2, 3, 64, 64, 64, device="cuda")
         assert tf.explain("hooi", fake, 4, batch_dims=2).engine == "torch"
