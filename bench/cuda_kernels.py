@@ -4,24 +4,61 @@
 out of date. NVRTC needs no GPU and no driver; what it makes is read as Triton's is.
 """
 
-import itertools
 import os
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from bench import sass
 from bench.tables import between, keep, table
-from tensorfast.cuda import compiler, cp_plan
+from tensorfast.cuda import compiler, cp_plan, tucker_plan
 from tensorfast.cuda.launcher import STATIC
 from tensorfast.cuda.store import Store
 from tensorfast.kernels.devices import CHIPS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"
 
-#: Every kernel that a user may come to compile.
-PROGRAMS = list(itertools.product(cp_plan.DTYPES, cp_plan.WIDTHS, CHIPS))
+#: Kernels of Tucker decompositions.
+TUCKER = ("sthosvd_small",)
+
+
+class Program(NamedTuple):
+    """A kernel as it may come to be compiled.
+
+    Attributes
+    ----------
+    kernel, dtype : str
+    columns : int
+        Of its matrices, 0 where that is no matter of the machine code.
+    capability : int
+    """
+
+    kernel: str
+    dtype: str
+    columns: int
+    capability: int
+
+    def plan(self, side):
+        """Return how a cube is dealt with: by Tucker kernels at half of its ranks."""
+        if self.columns:
+            return cp_plan.plan((side,) * 3, self.columns, self.dtype)
+        rank = ((side + 1) // 2,) * 3
+        return tucker_plan.plan((side,) * 3, rank, self.dtype, kernel=self.kernel)
+
+
+PROGRAMS = [
+    Program("cp_als_small", dtype, columns, capability)
+    for dtype in cp_plan.DTYPES
+    for columns in cp_plan.WIDTHS
+    for capability in CHIPS
+] + [
+    Program(kernel, dtype, 0, capability)
+    for kernel in TUCKER
+    for dtype in tucker_plan.DTYPES
+    for capability in CHIPS
+]
 
 #: Bytes of shared memory that a block has besides its own from Hopper on.
 RESERVED = 1024
@@ -50,22 +87,19 @@ def reports():
 
     Returns
     -------
-    dict of tuple to bench.sass.Report
-        By type, columns and capability.
+    dict of Program to bench.sass.Report
     """
     # Each its own store, as one makes one thing at a time.
     with tempfile.TemporaryDirectory() as folder:
 
         def cubin(program):
-            dtype, width, capability = program
-            unit = cp_plan.plan((8, 8, 8), width, dtype).unit
-            return compiler.cubin(unit, capability, Store(Path(folder)))
+            return compiler.cubin(program.plan(8).unit, program.capability, Store(Path(folder)))
 
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             cubins = dict(zip(PROGRAMS, pool.map(cubin, PROGRAMS), strict=True))
     found = {}
     for capability in CHIPS:
-        own = [program for program in PROGRAMS if program[2] == capability]
+        own = [program for program in PROGRAMS if program.capability == capability]
         counts = sass.instructions([cubins[program] for program in own], f"SM{capability}")
         for program, names in zip(own, counts, strict=True):
             found[program] = _report(program, sass.usage(cubins[program]), names)
@@ -77,11 +111,11 @@ def _report(program, usage, names):
     for kind, pattern in {"shared": _SHARED, "generic": _GENERIC}.items():
         counts[kind] = sum(n for name, n in names.items() if pattern.match(name))
     return sass.Report(
-        kernel="cp_als_small",
-        capability=program[2],
+        kernel=program.kernel,
+        capability=program.capability,
         registers=usage["REG"],
         stack=usage["STACK"],
-        shared=usage["SHARED"] - (RESERVED if program[2] >= 90 else 0),
+        shared=usage["SHARED"] - (RESERVED if program.capability >= 90 else 0),
         warps=cp_plan.THREADS // 32,
         counts=counts,
         products={},
@@ -93,7 +127,7 @@ def faults(program, report):
 
     Parameters
     ----------
-    program : tuple
+    program : Program
     report : bench.sass.Report
 
     Returns
@@ -118,31 +152,32 @@ def cells(program, report):
 
     Parameters
     ----------
-    program : tuple
+    program : Program
     report : bench.sass.Report
 
     Returns
     -------
     list of str
     """
-    dtype, width, capability = program
     registers = -(-report.registers // DEALT) * DEALT
 
     def shared(side):
-        return cp_plan.plan((side,) * 3, width, dtype).shared + STATIC
+        return program.plan(side).shared + STATIC
 
-    limit = CHIPS[capability].shared_memory
+    limit = CHIPS[program.capability].shared_memory
     largest = max(side for side in range(1, 99) if shared(side) <= limit)
-    unit = "FFMA" if dtype == "float32" else "DFMA"
+    # Tucker kernels have Gram matrices and rotations in double precision, whatever is stored.
+    single = program.columns and program.dtype == "float32"
+    units = ["FFMA"] if single else ["DFMA"] if program.columns else ["FFMA", "DFMA"]
     return [
-        dtype,
-        str(width),
-        f"sm_{capability}",
+        program.dtype,
+        *([str(program.columns)] if program.columns else []),
+        f"sm_{program.capability}",
         str(report.registers),
         str(REGISTERS // (32 * registers)),
         f"{shared(16) / 1024:.1f} KiB",
         f"{largest} x {largest} x {largest}",
-        f"{report.counts[unit]} {unit}",
+        ", ".join(f"{report.counts[unit]} {unit}" for unit in units),
         str(report.counts["spills"]),
     ]
 
@@ -162,7 +197,11 @@ def written(found=None):
     found = reports() if found is None else found
     version = f"NVRTC {compiler.compiler_version()}"
     text = between(PAGE.read_text(encoding="utf-8"), "nvrtc", version)
-    return between(text, "cp-als-small", table(HEAD, [cells(p, found[p]) for p in PROGRAMS]))
+    for kernel in ("cp_als_small", *TUCKER):
+        head = [word for word in HEAD if kernel not in TUCKER or word != "columns"]
+        rows = [cells(p, found[p]) for p in PROGRAMS if p.kernel == kernel]
+        text = between(text, kernel.replace("_", "-"), table(head, rows))
+    return text
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Nothing is read in shared memory that another thread writes with no barrier between.
 
-The kernel is built for ThreadSanitizer, and taken through all that it does. That a barrier is
+Each kernel is built for ThreadSanitizer, and taken through all that it does. That a barrier is
 missing is found: each of them is removed once.
 """
 
@@ -12,22 +12,28 @@ import pytest
 
 from tensorfast.cuda import sources
 
-SOURCE, BARRIER = "cp_als_small.cu", "__syncthreads();"
-MACROS = (("REAL", "float"), ("WIDTH", "8"))
-TEXT = sources.expanded(SOURCE)
-PLACES = [match.start() for match in re.finditer(re.escape(BARRIER), TEXT)]
-# In a sum over the block, and where a mode's rows are solved for.
-QUICK = (0, 5)
+BARRIER = "__syncthreads();"
+MACROS = {
+    "cp_als_small": (("REAL", "float"), ("WIDTH", "8")),
+    "sthosvd_small": (("REAL", "float"),),
+}
+TEXTS = {kernel: sources.expanded(f"{kernel}.cu") for kernel in MACROS}
+PLACES = {
+    kernel: [match.start() for match in re.finditer(re.escape(BARRIER), text)]
+    for kernel, text in TEXTS.items()
+}
+# In a sum over the block, and where a mode's rows are solved for; between steps of rotations.
+QUICK = {"cp_als_small": (0, 5), "sthosvd_small": (6,)}
 
 
 @pytest.fixture(scope="module")
 def watched(build):
-    """Return a function that builds and runs the program with another text of the kernel."""
+    """Return a function that builds and runs a kernel's program with another text."""
 
-    def run(text):
+    def run(kernel, text):
         options = ("-fsanitize=thread", "-Wno-tsan")
         try:
-            program = build("cp_als_small_watched.cpp", MACROS, text, *options)
+            program = build(f"{kernel}_watched.cpp", MACROS[kernel], text, *options)
         except subprocess.CalledProcessError:
             pytest.skip("the C++ compiler has no ThreadSanitizer")
         # The sanitizer wants memory where addresses are not drawn too far apart.
@@ -37,43 +43,66 @@ def watched(build):
     return run
 
 
-def without(place):
-    """Return the text with a barrier less."""
-    return TEXT[:place] + TEXT[place + len(BARRIER) :]
+def without(text, place):
+    """Return a text with a barrier less."""
+    return text[:place] + text[place + len(BARRIER) :]
 
 
-def test_no_two_threads_race(watched):
-    done = watched(TEXT)
-    assert (done.returncode, done.stderr) == (0, "")
-    # What it is taken through: the ends, a ridge, and the residual in double precision.
-    said = done.stdout.splitlines()
-    assert [line.partition(", ridge")[0] for line in said] == [
+# What each is taken through: the ends, a ridge, and the residual in double precision.
+SAID = {
+    "cp_als_small": [
         "20 sweeps, status 4",
         "20 sweeps, status 4",
         "20 sweeps, status 4",
         "1 sweeps, status 2",
         "20 sweeps, status 4",
-    ]
-    assert "ridge 0e+00" not in said[3]
+    ],
+    "sthosvd_small": ["status 1"] * 4,
+}
+
+
+@pytest.mark.parametrize("kernel", MACROS)
+def test_no_two_threads_race(watched, kernel):
+    done = watched(kernel, TEXTS[kernel])
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.splitlines()
+    starts = [re.split(", (?:ridge|error)", line)[0] for line in said]
+    assert starts == SAID[kernel]
+    if kernel == "cp_als_small":
+        assert "ridge 0e+00" not in said[3]
+    else:
+        assert float(said[-1].rpartition(" ")[2]) < 1e-6
 
 
 @pytest.mark.parametrize(
-    "number",
-    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in range(len(PLACES))],
+    ("kernel", "number"),
+    [
+        (kernel, n) if n in QUICK[kernel] else pytest.param(kernel, n, marks=pytest.mark.slow)
+        for kernel, places in PLACES.items()
+        for n in range(len(places))
+    ],
 )
-def test_a_barrier_that_is_missing_is_found(watched, number):
-    done = watched(without(PLACES[number]))
+def test_a_barrier_that_is_missing_is_found(watched, kernel, number):
+    done = watched(kernel, without(TEXTS[kernel], PLACES[kernel][number]))
     assert "WARNING: ThreadSanitizer: data race" in done.stderr
     assert done.returncode != 0
 
 
 def test_a_barrier_that_not_all_threads_reach_is_found(watched):
-    odd = TEXT[: PLACES[1]] + "if (threadIdx.x)" + TEXT[PLACES[1] :]
-    done = watched(odd)
+    text, place = TEXTS["cp_als_small"], PLACES["cp_als_small"][1]
+    done = watched("cp_als_small", text[:place] + "if (threadIdx.x)" + text[place:])
     assert "a barrier that not all threads reach" in done.stdout
     assert done.returncode != 0
 
 
-def test_a_write_behind_the_end_is_found(watched):
-    done = watched(TEXT.replace("in.end = in.x +", "in.end = in.x - 2 * item +"))
+@pytest.mark.parametrize(
+    ("kernel", "sound", "short"),
+    [
+        ("cp_als_small", "in.end = in.x +", "in.end = in.x - 2 * item +"),
+        ("sthosvd_small", "in.end = in.tensor[1] +", "in.end = in.tensor[1] - 2 * item +"),
+    ],
+)
+def test_a_write_behind_the_end_is_found(watched, kernel, sound, short):
+    assert sound in TEXTS[kernel]
+    done = watched(kernel, TEXTS[kernel].replace(sound, short))
     assert "a write behind the end of shared memory" in done.stdout

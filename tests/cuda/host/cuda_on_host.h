@@ -219,3 +219,5 @@ T __shfl_sync(unsigned, T value, int lane) {
 }
 
 inline int __clz(int value) { return value ? __builtin_clz(unsigned(value)) : 32; }
+
+#define rsqrt(value) (1 / std::sqrt(value))

@@ -18,8 +18,8 @@ def found():
 
 @pytest.mark.parametrize("capability", CHIPS)
 def test_no_kernel_has_a_fault(found, capability):
-    own = {p: report for p, report in found.items() if p[2] == capability}
-    assert len(own) == 8
+    own = {p: report for p, report in found.items() if p.capability == capability}
+    assert len(own) == 8 + 2 * len(cuda_kernels.TUCKER)
     assert [fault for p, report in own.items() for fault in cuda_kernels.faults(p, report)] == []
 
 
