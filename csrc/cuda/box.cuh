@@ -5,6 +5,19 @@
 // to read different banks. What lies between is zero, so that loops over the modes after another
 // need not know of it.
 
+#ifndef ON_HOST
+extern __shared__ __align__(16) unsigned char shared_memory[];
+#endif
+
+// What lies so many bytes from its beginning.
+template <typename T>
+__device__ inline T* part(int at) {
+    return reinterpret_cast<T*>(shared_memory + at);
+}
+
+// Where four numbers side by side may be read at once.
+__device__ inline int aligned(int bytes) { return (bytes + 15) / 16 * 16; }
+
 // What all threads know of a problem. In shared memory, where they may index it.
 struct Shape {
     int order;

@@ -68,24 +68,39 @@ __device__ inline Turn rotate(double* x, double* y, int n, int lane, int lanes, 
     return {xy * xy / lengths, fabs(tangent)};
 }
 
-// Turns w, a matrix G whose columns lie stride apart, into its eigenvectors times 1 + their
-// eigenvalues over g, the largest entry, which it returns (0 of a matrix of zeros).
+__device__ inline bool is_finite(double value) { return value - value == 0; }
+
+// Returns the largest entry of a matrix G: 0 of zeros, and no number where G has such.
+__device__ inline double largest_of(const double* g, int n, int stride) {
+    double largest = 0, trace = 0;
+    ROLLED
+    for (int k = 0; k < n; ++k) {
+        largest = fmax(largest, g[k * stride + k]);
+        trace += g[k * stride + k];
+    }
+    return is_finite(trace) ? largest : trace;
+}
+
+// Turns G into G / g + I; returns g, its largest entry. Two barriers.
+__device__ inline double shifted(double* g, int n, int stride) {
+    const double largest = largest_of(g, n, stride), scale = largest > 0 ? 1 / largest : 0;
+    // All have to see the diagonal as it was.
+    __syncthreads();
+    FOR_EACH(e, n * n) {
+        const int v = e / n, k = e - v * n;
+        g[v * stride + k] = g[v * stride + k] * scale + (v == k);
+    }
+    __syncthreads();
+    return largest;
+}
+
+// Makes the columns of w, stride apart, orthogonal: of W = (G / g + I) V for any rotation V they
+// are then the eigenvectors times 1 + their eigenvalues over g.
 //
 // In a step the n / 2 pairs are rotated at once, each by so many lanes that these have four entries
 // or more: at n = 16 all by one warp. One barrier a step, n - 1 steps (n if that is odd) and four
 // barriers a sweep. Flops 6 n^3 a sweep.
-__device__ inline double orthogonalize(double* w, int n, int stride, double* room) {
-    double largest = 0;
-    ROLLED
-    for (int k = 0; k < n; ++k) largest = fmax(largest, w[k * stride + k]);
-    // All have to see the diagonal as it was.
-    __syncthreads();
-    const double scale = largest > 0 ? 1 / largest : 0;
-    FOR_EACH(e, n * n) {
-        const int v = e / n, k = e - v * n;
-        w[v * stride + k] = w[v * stride + k] * scale + (v == k);
-    }
-    __syncthreads();
+__device__ inline void orthogonalize(double* w, int n, int stride, double* room) {
     constexpr double ROUNDING = 1.0 / (1ull << 53);
     const double least = n * ROUNDING * ROUNDING;
     const int pairs = (n + 1) / 2, last = 2 * pairs - 1;
@@ -129,7 +144,6 @@ __device__ inline double orthogonalize(double* w, int n, int stride, double* roo
         tangent = block_max(tangent, room);
         if (!(4.0 * n * cosine * tangent * tangent > ROUNDING * ROUNDING)) break;
     }
-    return largest;
 }
 
 // What is left out of the eigenvalues beyond a rank, and the last one kept over the first.
@@ -138,8 +152,7 @@ struct Spectrum {
 };
 
 // Writes the leading eigenvectors to the columns of factor [n, width], zeros beyond the rank, from
-// what orthogonalize has left. place takes n numbers and length n. Four barriers; the last
-// is the caller's.
+// what orthogonalize has left. place takes n numbers and length n. Three barriers.
 template <typename T>
 __device__ Spectrum leading(
     const double* w, int n, int stride, double largest, int rank, int width, double* length,

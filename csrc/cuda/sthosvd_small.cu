@@ -28,17 +28,11 @@
 #include "stopping.cuh"
 #include "ttm.cuh"
 
-#ifndef ON_HOST
-extern __shared__ __align__(16) unsigned char shared_memory[];
-#endif
-
 // Where the parts of shared memory begin, in bytes, after room for sums over the block. The host
 // knows the sum, too (tensorfast.cuda.tucker_plan).
 struct Parts {
     int matrix, length, place, factor, tensor[2], end;
 };
-
-__device__ inline int aligned(int bytes) { return (bytes + 15) / 16 * 16; }
 
 __device__ inline Parts parts_of(const Shape& shape, int item) {
     int longest = 0, factor = 0, first = 0;
@@ -58,11 +52,6 @@ __device__ inline Parts parts_of(const Shape& shape, int item) {
     in.tensor[1] = aligned(in.tensor[0] + stored(shape, 0) * item);
     in.end = in.tensor[1] + first * item;
     return in;
-}
-
-template <typename T>
-__device__ inline T* part(int at) {
-    return reinterpret_cast<T*>(shared_memory + at);
 }
 
 // Returns sum (x - model)^2, in double precision where less is too coarse. The core is in place
@@ -103,7 +92,7 @@ __device__ void truncate(
 ) {
     double *room = part<double>(0), *matrix = part<double>(in.matrix);
     const double squared_norm = block_sum(bring<T>(shape, x, part<T>(in.tensor[0])), room);
-    if (!(squared_norm - squared_norm == 0)) {
+    if (!is_finite(squared_norm)) {
         if (threadIdx.x == 0) *status = NOT_FINITE;
         return;
     }
@@ -117,7 +106,12 @@ __device__ void truncate(
         const T* left = part<T>(in.tensor[p % 2]);
         gram<T>(shape, done, mode, left, matrix, stride);
         __syncthreads();
-        const double largest = orthogonalize(matrix, n, stride, room);
+        const double largest = shifted(matrix, n, stride);
+        if (!is_finite(largest)) {
+            if (threadIdx.x == 0) *status = NOT_FINITE;
+            return;
+        }
+        orthogonalize(matrix, n, stride, room);
         T* factor = part<T>(in.factor);
         const Spectrum found = leading<T>(
             matrix, n, stride, largest, rank, width, part<double>(in.length), part<int>(in.place),

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..convergence import StoppingRule
 from ..kernels.devices import chip_of
 from ..precision import explicit_residual_below, precision_floor
 from . import launcher
 from .cp_als import STATUSES
 from .tucker_plan import plan, reasons
 
-__all__ = ["STATUSES", "Truncations", "sthosvd_small"]
+__all__ = ["STATUSES", "Iterations", "Truncations", "hooi_small", "sthosvd_small"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,119 @@ def sthosvd_small(
     return done
 
 
+@dataclass(frozen=True)
+class Iterations:
+    """What `hooi_small` leaves in the memory of the GPU. Nothing has waited for it.
+
+    Attributes
+    ----------
+    core : Tensor, [B, R_0, ..., R_{N-1}]
+    factors : list of Tensor, [B, I_n, R_n]
+        With orthonormal columns; the identity at full rank, whatever the start.
+    errors : Tensor, [B, n_iter_max]
+        float64: the relative error after each sweep; NaN after the last, and where data are not
+        finite.
+    sweeps : Tensor, [B]
+        int32.
+    status : Tensor, [B]
+        int32: places in `STATUSES`. ``"max_iter"`` also where the last error is at the limit of the
+        precision.
+    """
+
+    core: Tensor
+    factors: list[Tensor]
+    errors: Tensor
+    sweeps: Tensor
+    status: Tensor
+
+
+def hooi_small(
+    x: Tensor,
+    rank: Sequence[int],
+    *,
+    start: Sequence[Tensor] | None = None,
+    n_iter_max: int = 50,
+    tol: float = 1e-6,
+    launch: Callable[..., None] = launcher.launch,
+) -> Iterations:
+    """Improve Tucker models of a batch of small tensors by higher-order orthogonal iteration.
+
+    The subspaces, errors and decisions of `tensorfast.hooi`, up to rounding, where its updates are
+    exact: of modes no longer than three times their rank, and of others as good as. One launch, or
+    two, on the current stream; the host waits for nothing.
+
+    Parameters
+    ----------
+    x : Tensor, [B, I_0, ..., I_{N-1}], N = 2 to 5
+        float32 or float64, on a GPU, with norms whose squares are in range. Copied where it is not
+        in C order.
+    rank : sequence of int
+        One a mode, from 1 to its length, and not all of them that.
+    start : sequence of Tensor, [B, I_n, R_n], optional
+        With orthonormal columns, of the type of ``x``; not modified. Those of `sthosvd_small` if
+        not given.
+    n_iter_max, tol
+        As of `tensorfast.hooi`.
+    launch : callable
+        What puts a kernel on a device, with the arguments of `tensorfast.cuda.launcher.launch`.
+
+    Returns
+    -------
+    Iterations
+
+    Raises
+    ------
+    ValueError
+        If the kernel cannot serve, with every reason: `tensorfast.cuda.tucker_plan.reasons`.
+    """
+    op, kernel = "hooi_small", "hooi_small"
+    shape, rank, dtype = _served(op, kernel, x, rank, None, launch)
+    if n_iter_max < 1:
+        raise ValueError(f"{op}: n_iter_max is {n_iter_max}; expected at least one sweep")
+    chosen = plan(shape, rank, dtype, kernel=kernel)
+    x = x.contiguous()
+    flat, factors = _factors(x, shape, rank)
+    if start is None:
+        for factor, given in zip(
+            factors, sthosvd_small(x, rank, launch=launch).factors, strict=True
+        ):
+            factor.copy_(given)
+    else:
+        _check_start(op, x, start, factors)
+        for n, (factor, given) in enumerate(zip(factors, start, strict=True)):
+            eye = torch.eye(shape[n], dtype=x.dtype, device=x.device)
+            factor.copy_(given if n in chosen.order else eye)
+    doubles = torch.full((len(x), n_iter_max), torch.nan, dtype=torch.float64, device=x.device)
+    done = Iterations(
+        x.new_full((len(x), *rank), torch.nan),
+        factors,
+        doubles,
+        torch.zeros(len(x), dtype=torch.int32, device=x.device),
+        torch.zeros(len(x), dtype=torch.int32, device=x.device),
+    )
+    arrays = (x, flat, done.core, done.errors, done.sweeps, done.status)
+    arguments: list[Any] = [a.data_ptr() for a in arrays]
+    arguments += _sizes(shape, rank)
+    arguments += [ctypes.c_uint(chosen.packed), ctypes.c_int(len(chosen.order))]
+    arguments.append(ctypes.c_int(n_iter_max))
+    jitter = StoppingRule.JITTER * torch.finfo(x.dtype).eps
+    limits = tol, jitter, precision_floor(x.dtype), explicit_residual_below(x.dtype)
+    arguments += map(ctypes.c_double, limits)
+    if len(x):
+        launch(chosen.unit, x.device, len(x), chosen.threads, chosen.shared, arguments)
+    return done
+
+
+def _check_start(op: str, x: Tensor, start: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    shapes = [tuple(f.shape) for f in expected]
+    found = [tuple(f.shape) for f in start]
+    if found != shapes or any(f.dtype != x.dtype or f.device != x.device for f in start):
+        raise ValueError(
+            f"{op}: start has shapes {found} and types {[str(f.dtype) for f in start]}; expected "
+            f"{shapes} and {x.dtype}, on {x.device}"
+        )
+
+
 def _served(
     op: str,
     kernel: str,
@@ -121,15 +235,13 @@ def _served(
         )
     against = reasons(shape, rank, dtype, x.device.type, chip_of(x.device), mode_order, kernel)
     if launch is not launcher.launch:
-        against = [reason for reason in against if reason.startswith("ranks")]
+        against = [reason for reason in against if "rank" in reason]
     if against:
         raise ValueError(f"{op}: {'; '.join(against)}")
     return shape, rank, dtype
 
 
-def _factors(
-    x: Tensor, shape: Sequence[int], rank: Sequence[int]
-) -> tuple[Tensor, list[Tensor]]:
+def _factors(x: Tensor, shape: Sequence[int], rank: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
     """Return room for the factors as the kernels write them, and each of them in it."""
     sizes = [math.prod(s) for s in zip(shape, rank, strict=True)]
     flat = x.new_full((len(x), sum(sizes)), torch.nan)

@@ -1,4 +1,4 @@
-"""What `sthosvd_small` takes of a GPU, and whether it can serve: functions of plain numbers.
+"""What Tucker kernels take of a GPU, and whether they can serve: functions of plain numbers.
 
 Nothing of this was measured yet: the rates below are reasoned.
 """
@@ -14,7 +14,7 @@ from .compiler import Unit, missing
 from .cp_plan import DTYPES, MODES, THREADS
 from .launcher import STATIC
 
-__all__ = ["Plan", "default_order", "plan", "reasons", "seconds"]
+__all__ = ["Plan", "chains", "default_order", "plan", "reasons", "seconds"]
 
 #: Lanes of a warp, as in the source.
 _WARP = 32
@@ -24,8 +24,9 @@ _CLOCK, _REGISTERS, _RESIDENT, _RESERVED = 1.7e9, 65536, 2048, 1024
 
 #: Cycles of a step of the rotations: a barrier, three sums over lanes, two reciprocal roots and a
 #: quotient in double precision; of 16 multiply-adds that wait for their loads; the share of the
-#: peak that either reaches from shared memory; sweeps of rotations that most matrices take.
-_TURN, _STEP, _SHARE, _SWEEPS = 450, 40, 0.3, 8
+#: peak that either reaches from shared memory; sweeps of rotations that most matrices take, and from
+#: eigenvectors of one that was much the same.
+_TURN, _STEP, _SHARE, _SWEEPS, _WARM = 450, 40, 0.3, 8, 3
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class Plan:
     Attributes
     ----------
     kernel : str
+        ``"sthosvd_small"`` or ``"hooi_small"``.
     shape, rank : tuple of int
         Of one tensor, and a mode.
     dtype : str
     order : tuple of int
-        Modes that shrink, in the order in which they do.
+        Modes that shrink, in the order in which the tensor is projected.
     threads : int
         Of a block.
     shared : int
@@ -81,7 +83,8 @@ def plan(
     shape, rank = tuple(shape), tuple(rank)
     order = default_order(shape, rank) if order is None else order
     order = tuple(n for n in order if rank[n] < shape[n])
-    shared = _truncating(shape, rank, ITEMSIZE[dtype], order)
+    count = _iterating if kernel == "hooi_small" else _truncating
+    shared = count(shape, rank, ITEMSIZE[dtype], order)
     # As many rotations at once as there are, and some thirty entries a thread.
     threads = 1 << max(6, round(math.log2(max(1, math.prod(shape) / 32))))
     return Plan(kernel, shape, rank, dtype, order, min(threads, THREADS), shared)
@@ -94,7 +97,9 @@ def _stored(shape: Sequence[int]) -> int:
 
 def _projected(shape: Sequence[int], rank: Sequence[int], modes: Sequence[int]) -> int:
     """Entries of what is left when some modes are projected, as it lies."""
-    return _stored([r if n in modes else s for n, (s, r) in enumerate(zip(shape, rank, strict=True))])
+    return _stored(
+        [r if n in modes else s for n, (s, r) in enumerate(zip(shape, rank, strict=True))]
+    )
 
 
 def _width(rank: int) -> int:
@@ -118,6 +123,40 @@ def _truncating(
     first = _projected(shape, rank, order[:1]) if order else 0
     before = _aligned(_eigenvectors(longest)) + factor * item
     return _aligned(before + _stored(shape) * item) + first * item
+
+
+def _iterating(
+    shape: tuple[int, ...], rank: tuple[int, ...], item: int, order: tuple[int, ...]
+) -> int:
+    longest = max((shape[n] for n in order), default=0)
+    vectors = sum(shape[n] * (shape[n] | 1) for n in order) * 8
+    factors = sum(shape[n] * _width(rank[n]) for n in order)
+    left = [0, 0, 0]
+    for mode in order:
+        for depth, modes in enumerate(chains(order)[mode]):
+            place = 1 + (depth + 1) % 2 if depth else 0
+            left[place] = max(left[place], _projected(shape, rank, modes))
+    before = _aligned(_eigenvectors(longest) + vectors) + factors * item
+    nbytes = _aligned(before + _stored(shape) * item)
+    for entries in left:
+        nbytes = _aligned(nbytes + entries * item)
+    return nbytes
+
+
+def chains(order: Sequence[int]) -> dict[int, list[tuple[int, ...]]]:
+    """Return by mode what its update projects the tensor on, one mode more at a time.
+
+    All but the last mode begin with what is left on that one's factor. After its own update comes
+    the core.
+    """
+    held = max(order, default=0)
+    found = {}
+    for mode in sorted(order):
+        first = (held,) if mode != held else ()
+        ways = (*first, *(n for n in order if n not in (mode, held)))
+        ways += (held,) if mode == held else ()
+        found[mode] = [ways[: depth + 1] for depth in range(len(ways))]
+    return found
 
 
 def reasons(
@@ -145,6 +184,8 @@ def reasons(
             f"ranks {tuple(rank)} of shape {tuple(shape)}; the kernel takes one a mode, from 1 to "
             "its length"
         )
+    if kernel == "hooi_small" and tuple(rank) == tuple(shape):
+        found.append("all modes are at full rank; there is nothing to iterate")
     if len(found) == fits:
         needed = plan(shape, rank, dtype, order, kernel).shared + STATIC
         if needed > chip.shared_memory:
@@ -155,41 +196,15 @@ def reasons(
     return found
 
 
-def seconds(chosen: Plan, batch: int, chip: Chip, registers: int = 128) -> float:
-    """Predict the time of a batch.
+def seconds(chosen: Plan, batch: int, chip: Chip, sweeps: int = 1, registers: int = 128) -> float:
+    """Predict the time of a batch, each of whose iterations takes so many sweeps.
 
     As many blocks as fit share a multiprocessor: they take turns at its arithmetic and wait by
     themselves at barriers and for loads, whichever takes longer.
     """
-    work = waits = 0.0
-    done: list[int] = []
-    for mode in chosen.order:
-        left = _projected(chosen.shape, chosen.rank, done)
-        more = _update(chosen, mode, left, chip)
-        work, waits = work + more[0], waits + more[1]
-        done.append(mode)
-    return _batch(chosen, batch, work, waits, chip, registers)
-
-
-def _update(chosen: Plan, mode: int, left: int, chip: Chip) -> tuple[float, float]:
-    """Seconds of arithmetic, as a share of the chip, and cycles of waiting, of a mode."""
-    work, waits = _product(chosen, mode, left, chip)
-    n = chosen.shape[mode]
-    double = left * (n + 4) + 6.0 * _SWEEPS * n**3
-    steps = left * (n + 4) / (32 * chosen.threads)
-    return work + double / chip.fp64, waits + _STEP * steps + _SWEEPS * n * _TURN
-
-
-def _product(chosen: Plan, mode: int, left: int, chip: Chip) -> tuple[float, float]:
-    """Return the same of a product with a factor."""
-    flops = 2.0 * left * _width(chosen.rank[mode])
-    peak = chip.fp32 if chosen.dtype == "float32" else chip.fp64
-    return flops / peak, _STEP * flops / (32 * chosen.threads)
-
-
-def _batch(
-    chosen: Plan, batch: int, work: float, waits: float, chip: Chip, registers: int
-) -> float:
+    iterates = chosen.kernel == "hooi_small"
+    costs = _sweep(chosen, chip) if iterates else _pass(chosen, chip)
+    work, waits = (sweeps * sum(each) for each in zip((0.0, 0.0), *costs, strict=True))
     together = min(
         (chip.shared_memory + _RESERVED) // (chosen.shared + _RESERVED),
         _REGISTERS // (registers * chosen.threads),
@@ -200,3 +215,47 @@ def _batch(
     data = batch * math.prod(chosen.shape) * ITEMSIZE[chosen.dtype]
     each = max(together * work / _SHARE * chip.multiprocessors, waits / _CLOCK)
     return LAUNCH + turns * each + data / (REACHED * chip.bandwidth)
+
+
+#: Seconds of arithmetic, of all the chip's, and cycles of waiting.
+_Cost = tuple[float, float]
+
+
+def _pass(chosen: Plan, chip: Chip) -> list[_Cost]:
+    """What a truncation costs: of each mode an update, and a product with its factor."""
+    found = []
+    for place, mode in enumerate(chosen.order):
+        left = _projected(chosen.shape, chosen.rank, chosen.order[:place])
+        found.append(_update(chosen, mode, left, chip, _SWEEPS))
+        found.append(_product(chosen, mode, left, chip))
+    return found
+
+
+def _sweep(chosen: Plan, chip: Chip) -> list[_Cost]:
+    """What a sweep costs: the products of a chain, and the update at its end."""
+    found = []
+    held = max(chosen.order)
+    for mode, chain in chains(chosen.order).items():
+        # What all begin with is made once.
+        shared = mode != min(chosen.order) and mode != held
+        for modes in chain[1 if shared else 0 :]:
+            left = _projected(chosen.shape, chosen.rank, modes[:-1])
+            found.append(_product(chosen, modes[-1], left, chip))
+        before = tuple(n for n in chosen.order if n != mode)
+        left = _projected(chosen.shape, chosen.rank, before)
+        found.append(_update(chosen, mode, left, chip, _WARM))
+    return found
+
+
+def _update(chosen: Plan, mode: int, left: int, chip: Chip, sweeps: int) -> _Cost:
+    """What a Gram matrix and its eigenvectors cost."""
+    n = chosen.shape[mode]
+    double = left * (n + 4) + (6.0 * sweeps + 2) * n**3
+    steps = left * (n + 4) / (32 * chosen.threads)
+    return double / chip.fp64, _STEP * steps + sweeps * n * _TURN
+
+
+def _product(chosen: Plan, mode: int, left: int, chip: Chip) -> _Cost:
+    flops = 2.0 * left * _width(chosen.rank[mode])
+    peak = chip.fp32 if chosen.dtype == "float32" else chip.fp64
+    return flops / peak, _STEP * flops / (32 * chosen.threads)

@@ -16,14 +16,16 @@ BARRIER = "__syncthreads();"
 MACROS = {
     "cp_als_small": (("REAL", "float"), ("WIDTH", "8")),
     "sthosvd_small": (("REAL", "float"),),
+    "hooi_small": (("REAL", "float"),),
 }
 TEXTS = {kernel: sources.expanded(f"{kernel}.cu") for kernel in MACROS}
 PLACES = {
     kernel: [match.start() for match in re.finditer(re.escape(BARRIER), text)]
     for kernel, text in TEXTS.items()
 }
-# In a sum over the block, and where a mode's rows are solved for; between steps of rotations.
-QUICK = {"cp_als_small": (0, 5), "sthosvd_small": (6,)}
+# In a sum over the block, and where a mode's rows are solved for; between steps of rotations; after
+# a projection.
+QUICK = {"cp_als_small": (0, 5), "sthosvd_small": (6,), "hooi_small": (9,)}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,12 @@ SAID = {
         "20 sweeps, status 4",
     ],
     "sthosvd_small": ["status 1"] * 4,
+    "hooi_small": [
+        "4 sweeps, status 4",
+        "2 sweeps, status 1",
+        "4 sweeps, status 4",
+        "4 sweeps, status 4",
+    ],
 }
 
 
@@ -100,6 +108,7 @@ def test_a_barrier_that_not_all_threads_reach_is_found(watched):
     [
         ("cp_als_small", "in.end = in.x +", "in.end = in.x - 2 * item +"),
         ("sthosvd_small", "in.end = in.tensor[1] +", "in.end = in.tensor[1] - 2 * item +"),
+        ("hooi_small", "in.end = at;", "in.end = at - 16;"),
     ],
 )
 def test_a_write_behind_the_end_is_found(watched, kernel, sound, short):
