@@ -81,19 +81,6 @@ __device__ inline double largest_of(const double* g, int n, int stride) {
     return is_finite(trace) ? largest : trace;
 }
 
-// Turns G into G / g + I; returns g, its largest entry. Two barriers.
-__device__ inline double shifted(double* g, int n, int stride) {
-    const double largest = largest_of(g, n, stride), scale = largest > 0 ? 1 / largest : 0;
-    // All have to see the diagonal as it was.
-    __syncthreads();
-    FOR_EACH(e, n * n) {
-        const int v = e / n, k = e - v * n;
-        g[v * stride + k] = g[v * stride + k] * scale + (v == k);
-    }
-    __syncthreads();
-    return largest;
-}
-
 // Makes the columns of w, stride apart, orthogonal: of W = (G / g + I) V for any rotation V they
 // are then the eigenvectors times 1 + their eigenvalues over g.
 //

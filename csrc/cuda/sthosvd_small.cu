@@ -54,6 +54,19 @@ __device__ inline Parts parts_of(const Shape& shape, int item) {
     return in;
 }
 
+// Turns G into G / g + I; returns g, its largest entry. Two barriers.
+__device__ inline double shifted(double* g, int n, int stride) {
+    const double largest = largest_of(g, n, stride), scale = largest > 0 ? 1 / largest : 0;
+    // All have to see the diagonal as it was.
+    __syncthreads();
+    FOR_EACH(e, n * n) {
+        const int v = e / n, k = e - v * n;
+        g[v * stride + k] = g[v * stride + k] * scale + (v == k);
+    }
+    __syncthreads();
+    return largest;
+}
+
 // Returns sum (x - model)^2, in double precision where less is too coarse. The core is in place
 // count % 2, and is lost; in memory others find it after the barriers of a sum.
 template <typename T>

@@ -24,8 +24,8 @@ _CLOCK, _REGISTERS, _RESIDENT, _RESERVED = 1.7e9, 65536, 2048, 1024
 
 #: Cycles of a step of the rotations: a barrier, three sums over lanes, two reciprocal roots and a
 #: quotient in double precision; of 16 multiply-adds that wait for their loads; the share of the
-#: peak that either reaches from shared memory; sweeps of rotations that most matrices take, and from
-#: eigenvectors of one that was much the same.
+#: peak that either reaches from shared memory; sweeps of rotations that most matrices take, and
+#: that they take from the eigenvectors of one that was much the same.
 _TURN, _STEP, _SHARE, _SWEEPS, _WARM = 450, 40, 0.3, 8, 3
 
 
@@ -111,7 +111,7 @@ def _aligned(nbytes: int) -> int:
 
 
 def _eigenvectors(longest: int) -> int:
-    """Bytes of sums over the block, a Gram matrix, lengths and places of its columns."""
+    """Bytes of sums over the block, of a Gram matrix, of lengths and places of its columns."""
     return _WARP * 8 + longest * (longest | 1) * 8 + longest * (8 + 4)
 
 
@@ -222,7 +222,7 @@ _Cost = tuple[float, float]
 
 
 def _pass(chosen: Plan, chip: Chip) -> list[_Cost]:
-    """What a truncation costs: of each mode an update, and a product with its factor."""
+    """Return what a truncation costs: of each mode an update, and a product with its factor."""
     found = []
     for place, mode in enumerate(chosen.order):
         left = _projected(chosen.shape, chosen.rank, chosen.order[:place])
@@ -232,7 +232,7 @@ def _pass(chosen: Plan, chip: Chip) -> list[_Cost]:
 
 
 def _sweep(chosen: Plan, chip: Chip) -> list[_Cost]:
-    """What a sweep costs: the products of a chain, and the update at its end."""
+    """Return what a sweep costs: the products of each chain, and the update at its end."""
     found = []
     held = max(chosen.order)
     for mode, chain in chains(chosen.order).items():
@@ -248,7 +248,7 @@ def _sweep(chosen: Plan, chip: Chip) -> list[_Cost]:
 
 
 def _update(chosen: Plan, mode: int, left: int, chip: Chip, sweeps: int) -> _Cost:
-    """What a Gram matrix and its eigenvectors cost."""
+    """Return what a Gram matrix and its eigenvectors cost."""
     n = chosen.shape[mode]
     double = left * (n + 4) + (6.0 * sweeps + 2) * n**3
     steps = left * (n + 4) / (32 * chosen.threads)

@@ -12,7 +12,7 @@ import pytest
 
 from tensorfast.cuda import sources
 
-BARRIER = "__syncthreads();"
+BARRIER = re.compile(r"__sync(?:threads|warp)\(\);")
 MACROS = {
     "cp_als_small": (("REAL", "float"), ("WIDTH", "8")),
     "sthosvd_small": (("REAL", "float"),),
@@ -20,8 +20,7 @@ MACROS = {
 }
 TEXTS = {kernel: sources.expanded(f"{kernel}.cu") for kernel in MACROS}
 PLACES = {
-    kernel: [match.start() for match in re.finditer(re.escape(BARRIER), text)]
-    for kernel, text in TEXTS.items()
+    kernel: [match.span() for match in BARRIER.finditer(text)] for kernel, text in TEXTS.items()
 }
 # In a sum over the block, and where a mode's rows are solved for; between steps of rotations; after
 # a projection.
@@ -47,7 +46,7 @@ def watched(build):
 
 def without(text, place):
     """Return a text with a barrier less."""
-    return text[:place] + text[place + len(BARRIER) :]
+    return text[: place[0]] + text[place[1] :]
 
 
 # What each is taken through: the ends, a ridge, and the residual in double precision.
@@ -97,7 +96,7 @@ def test_a_barrier_that_is_missing_is_found(watched, kernel, number):
 
 
 def test_a_barrier_that_not_all_threads_reach_is_found(watched):
-    text, place = TEXTS["cp_als_small"], PLACES["cp_als_small"][1]
+    text, (place, _) = TEXTS["cp_als_small"], PLACES["cp_als_small"][1]
     done = watched("cp_als_small", text[:place] + "if (threadIdx.x)" + text[place:])
     assert "a barrier that not all threads reach" in done.stdout
     assert done.returncode != 0

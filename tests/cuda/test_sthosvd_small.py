@@ -55,7 +55,7 @@ def model_of(core, factors):
 
 
 def compare(done, x, rank, digits, **options):
-    """Compare each: errors, subspaces, what the core is, and whether the columns are orthonormal."""
+    """Compare each: errors, subspaces, models, and whether columns are orthonormal."""
     for at in range(len(x)):
         own = tensorfast.sthosvd(x[at].double(), rank, **options)
         assert abs(float(done.errors[at]) - own.info.rel_errors[0]) <= digits
