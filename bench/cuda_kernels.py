@@ -21,7 +21,7 @@ from tensorfast.kernels.devices import CHIPS
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"
 
 #: Kernels of Tucker decompositions.
-TUCKER = ("sthosvd_small",)
+TUCKER = ("sthosvd_small", "hooi_small")
 
 
 class Program(NamedTuple):

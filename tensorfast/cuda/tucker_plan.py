@@ -14,7 +14,7 @@ from .compiler import Unit, missing
 from .cp_plan import DTYPES, MODES, THREADS
 from .launcher import STATIC
 
-__all__ = ["Plan", "chains", "default_order", "plan", "reasons", "seconds"]
+__all__ = ["Plan", "chains", "default_order", "flops", "plan", "reasons", "seconds"]
 
 #: Lanes of a warp, as in the source.
 _WARP = 32
@@ -202,9 +202,12 @@ def seconds(chosen: Plan, batch: int, chip: Chip, sweeps: int = 1, registers: in
     As many blocks as fit share a multiprocessor: they take turns at its arithmetic and wait by
     themselves at barriers and for loads, whichever takes longer.
     """
-    iterates = chosen.kernel == "hooi_small"
-    costs = _sweep(chosen, chip) if iterates else _pass(chosen, chip)
-    work, waits = (sweeps * sum(each) for each in zip((0.0, 0.0), *costs, strict=True))
+    work = sum(
+        each / (chip.fp32 if single and chosen.dtype == "float32" else chip.fp64)
+        for each, single, _ in _costs(chosen)
+    )
+    waits = sum(waits for _, _, waits in _costs(chosen))
+    work, waits = sweeps * work, sweeps * waits
     together = min(
         (chip.shared_memory + _RESERVED) // (chosen.shared + _RESERVED),
         _REGISTERS // (registers * chosen.threads),
@@ -217,45 +220,45 @@ def seconds(chosen: Plan, batch: int, chip: Chip, sweeps: int = 1, registers: in
     return LAUNCH + turns * each + data / (REACHED * chip.bandwidth)
 
 
-#: Seconds of arithmetic, of all the chip's, and cycles of waiting.
-_Cost = tuple[float, float]
+def flops(chosen: Plan, sweeps: int = 1) -> float:
+    """Return the flops of one tensor, of rotations those that most matrices take."""
+    return sweeps * sum(each for each, _, _ in _costs(chosen))
 
 
-def _pass(chosen: Plan, chip: Chip) -> list[_Cost]:
-    """Return what a truncation costs: of each mode an update, and a product with its factor."""
+#: Flops, whether they are in the tensor's type (or else float64), and cycles of waiting.
+_Cost = tuple[float, bool, float]
+
+
+def _costs(chosen: Plan) -> list[_Cost]:
+    """Return what a truncation, or a sweep, is made of: products, and updates of factors."""
     found = []
-    for place, mode in enumerate(chosen.order):
-        left = _projected(chosen.shape, chosen.rank, chosen.order[:place])
-        found.append(_update(chosen, mode, left, chip, _SWEEPS))
-        found.append(_product(chosen, mode, left, chip))
-    return found
-
-
-def _sweep(chosen: Plan, chip: Chip) -> list[_Cost]:
-    """Return what a sweep costs: the products of each chain, and the update at its end."""
-    found = []
+    if chosen.kernel == "sthosvd_small":
+        for place, mode in enumerate(chosen.order):
+            left = _projected(chosen.shape, chosen.rank, chosen.order[:place])
+            found.append(_update(chosen, mode, left, _SWEEPS))
+            found.append(_product(chosen, mode, left))
+        return found
     held = max(chosen.order)
     for mode, chain in chains(chosen.order).items():
-        # What all begin with is made once.
-        shared = mode != min(chosen.order) and mode != held
+        # What all but the last begin with is made once.
+        shared = mode not in (min(chosen.order), held)
         for modes in chain[1 if shared else 0 :]:
             left = _projected(chosen.shape, chosen.rank, modes[:-1])
-            found.append(_product(chosen, modes[-1], left, chip))
-        before = tuple(n for n in chosen.order if n != mode)
-        left = _projected(chosen.shape, chosen.rank, before)
-        found.append(_update(chosen, mode, left, chip, _WARM))
+            found.append(_product(chosen, modes[-1], left))
+        others = tuple(n for n in chosen.order if n != mode)
+        left = _projected(chosen.shape, chosen.rank, others)
+        found.append(_update(chosen, mode, left, _WARM))
     return found
 
 
-def _update(chosen: Plan, mode: int, left: int, chip: Chip, sweeps: int) -> _Cost:
+def _update(chosen: Plan, mode: int, left: int, sweeps: int) -> _Cost:
     """Return what a Gram matrix and its eigenvectors cost."""
     n = chosen.shape[mode]
-    double = left * (n + 4) + (6.0 * sweeps + 2) * n**3
-    steps = left * (n + 4) / (32 * chosen.threads)
-    return double / chip.fp64, _STEP * steps + sweeps * n * _TURN
+    gram = float(left * (n + 4))
+    waits = _STEP * gram / (32 * chosen.threads) + sweeps * n * _TURN
+    return gram + (6.0 * sweeps + 2) * n**3, False, waits
 
 
-def _product(chosen: Plan, mode: int, left: int, chip: Chip) -> _Cost:
+def _product(chosen: Plan, mode: int, left: int) -> _Cost:
     flops = 2.0 * left * _width(chosen.rank[mode])
-    peak = chip.fp32 if chosen.dtype == "float32" else chip.fp64
-    return flops / peak, _STEP * flops / (32 * chosen.threads)
+    return flops, True, _STEP * flops / (32 * chosen.threads)
