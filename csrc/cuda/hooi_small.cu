@@ -5,7 +5,7 @@
 // all others; the leading eigenvectors of the Gram matrix of what is left are the new factor. What
 // the tensor leaves on the factor of the last mode, which changes last, serves the updates of all
 // others, so that a sweep projects the tensor itself twice, whatever its order. Rotations start
-// from the eigenvectors of the sweep before: two to four sweeps of them, where a start from nothing
+// from the eigenvectors of the sweep before: two to five sweeps of them, where a start from nothing
 // takes 7 to 10. The updates are exact, those of tensorfast.hooi as good as. What is fixed when the
 // kernel is compiled is the type alone.
 //

@@ -26,7 +26,7 @@ _CLOCK, _REGISTERS, _RESIDENT, _RESERVED = 1.7e9, 65536, 2048, 1024
 #: quotient in double precision; of 16 multiply-adds that wait for their loads; the share of the
 #: peak that either reaches from shared memory; sweeps of rotations that most matrices take, and
 #: that they take from the eigenvectors of one that was much the same.
-_TURN, _STEP, _SHARE, _SWEEPS, _WARM = 450, 40, 0.3, 8, 3
+_TURN, _STEP, _SHARE, _SWEEPS, _WARM = 450, 40, 0.3, 8, 4
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ def plan(
     order = tuple(n for n in order if rank[n] < shape[n])
     count = _iterating if kernel == "hooi_small" else _truncating
     shared = count(shape, rank, ITEMSIZE[dtype], order)
-    # As many rotations at once as there are, and some thirty entries a thread.
-    threads = 1 << max(6, round(math.log2(max(1, math.prod(shape) / 32))))
+    # Some sixty entries a thread: rotations take most of the time, and few threads at n = 16, so
+    # that what counts is how many blocks share a multiprocessor.
+    threads = 1 << max(6, round(math.log2(max(1, math.prod(shape) / 64))))
     return Plan(kernel, shape, rank, dtype, order, min(threads, THREADS), shared)
 
 
