@@ -4,29 +4,65 @@
 out of date. NVRTC needs no GPU and no driver; what it makes is read as Triton's is.
 """
 
-import itertools
 import os
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from bench import sass
 from bench.tables import between, keep, table
-from tensorfast.cuda import compiler, cp_plan
+from tensorfast.cuda import compiler, cp_plan, tucker_plan
 from tensorfast.cuda.launcher import STATIC
 from tensorfast.cuda.store import Store
 from tensorfast.kernels.devices import CHIPS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"
 
-#: Every kernel that a user may come to compile.
+#: Kernels of Tucker decompositions.
+TUCKER = ("sthosvd_small", "hooi_small")
+
+
+class Program(NamedTuple):
+    """A kernel as it may come to be compiled.
+
+    Attributes
+    ----------
+    kernel, dtype : str
+    columns : int
+        Of its matrices, 0 where that is no matter of the machine code.
+    blocks : int
+        Of a tensor, as many as there may be where that is more than one.
+    capability : int
+    """
+
+    kernel: str
+    dtype: str
+    columns: int
+    blocks: int
+    capability: int
+
+    def plan(self, side):
+        """Return how a cube is dealt with: by Tucker kernels at half of its ranks."""
+        if self.columns:
+            return cp_plan.plan((side,) * 3, self.columns, self.dtype, self.blocks)
+        rank = ((side + 1) // 2,) * 3
+        return tucker_plan.plan((side,) * 3, rank, self.dtype, kernel=self.kernel)
+
+
 PROGRAMS = [
-    (dtype, width, together, chip)
-    for dtype, width, together, chip in itertools.product(
-        cp_plan.DTYPES, cp_plan.WIDTHS, (1, max(cp_plan.BLOCKS)), CHIPS
-    )
-    if together == 1 or chip in cp_plan.CLUSTERS
+    Program("cp_als_small", dtype, columns, blocks, capability)
+    for dtype in cp_plan.DTYPES
+    for columns in cp_plan.WIDTHS
+    for blocks in (1, max(cp_plan.BLOCKS))
+    for capability in CHIPS
+    if blocks == 1 or capability in cp_plan.CLUSTERS
+] + [
+    Program(kernel, dtype, 0, 1, capability)
+    for kernel in TUCKER
+    for dtype in tucker_plan.DTYPES
+    for capability in CHIPS
 ]
 
 #: Bytes of shared memory that a block has besides its own from Hopper on.
@@ -57,22 +93,19 @@ def reports():
 
     Returns
     -------
-    dict of tuple to bench.sass.Report
-        By type, columns, blocks of a tensor and capability.
+    dict of Program to bench.sass.Report
     """
     # Each its own store, as one makes one thing at a time.
     with tempfile.TemporaryDirectory() as folder:
 
         def cubin(program):
-            dtype, width, blocks, capability = program
-            unit = cp_plan.plan((8, 8, 8), width, dtype, blocks).unit
-            return compiler.cubin(unit, capability, Store(Path(folder)))
+            return compiler.cubin(program.plan(8).unit, program.capability, Store(Path(folder)))
 
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             cubins = dict(zip(PROGRAMS, pool.map(cubin, PROGRAMS), strict=True))
     found = {}
     for capability in CHIPS:
-        own = [program for program in PROGRAMS if program[-1] == capability]
+        own = [program for program in PROGRAMS if program.capability == capability]
         counts = sass.instructions([cubins[program] for program in own], f"SM{capability}")
         for program, names in zip(own, counts, strict=True):
             found[program] = _report(program, sass.usage(cubins[program]), names)
@@ -84,11 +117,11 @@ def _report(program, usage, names):
     for kind, pattern in {"shared": _SHARED, "generic": _GENERIC}.items():
         counts[kind] = sum(n for name, n in names.items() if pattern.match(name))
     return sass.Report(
-        kernel="cp_als_small",
-        capability=program[-1],
+        kernel=program.kernel,
+        capability=program.capability,
         registers=usage["REG"],
         stack=usage["STACK"],
-        shared=usage["SHARED"] - (RESERVED if program[-1] >= 90 else 0),
+        shared=usage["SHARED"] - (RESERVED if program.capability >= 90 else 0),
         warps=cp_plan.THREADS // 32,
         counts=counts,
         products={},
@@ -100,7 +133,7 @@ def faults(program, report):
 
     Parameters
     ----------
-    program : tuple
+    program : Program
     report : bench.sass.Report
 
     Returns
@@ -116,8 +149,7 @@ def faults(program, report):
     if report.shared > STATIC:
         found.append(f"{report.shared} bytes of shared memory of its own; expected up to {STATIC}")
     # Those of other blocks are known by their addresses only.
-    alone = program[2] == 1
-    if not report.counts["shared"] or (alone and report.counts["generic"]):
+    if not report.counts["shared"] or (program.blocks == 1 and report.counts["generic"]):
         found.append(f"{report.counts['generic']} accesses do not know that memory is shared")
     return [f"{program}: {fault}" for fault in found]
 
@@ -127,32 +159,32 @@ def cells(program, report):
 
     Parameters
     ----------
-    program : tuple
+    program : Program
     report : bench.sass.Report
 
     Returns
     -------
     list of str
     """
-    dtype, width, blocks, capability = program
     registers = -(-report.registers // DEALT) * DEALT
 
     def shared(side):
-        return cp_plan.plan((side,) * 3, width, dtype, blocks).shared + STATIC
+        return program.plan(side).shared + STATIC
 
-    limit = CHIPS[capability].shared_memory
+    limit = CHIPS[program.capability].shared_memory
     largest = max(side for side in range(1, 99) if shared(side) <= limit)
-    unit = "FFMA" if dtype == "float32" else "DFMA"
+    # Tucker kernels have Gram matrices and rotations in double precision, whatever is stored.
+    single = program.columns and program.dtype == "float32"
+    units = ["FFMA"] if single else ["DFMA"] if program.columns else ["FFMA", "DFMA"]
     return [
-        dtype,
-        str(width),
-        str(blocks),
-        f"sm_{capability}",
+        program.dtype,
+        *([str(program.columns), str(program.blocks)] if program.columns else []),
+        f"sm_{program.capability}",
         str(report.registers),
         str(REGISTERS // (32 * registers)),
         f"{shared(16) / 1024:.1f} KiB",
         f"{largest} x {largest} x {largest}",
-        f"{report.counts[unit]} {unit}",
+        ", ".join(f"{report.counts[unit]} {unit}" for unit in units),
         str(report.counts["spills"]),
     ]
 
@@ -172,7 +204,11 @@ def written(found=None):
     found = reports() if found is None else found
     version = f"NVRTC {compiler.compiler_version()}"
     text = between(PAGE.read_text(encoding="utf-8"), "nvrtc", version)
-    return between(text, "cp-als-small", table(HEAD, [cells(p, found[p]) for p in PROGRAMS]))
+    for kernel in ("cp_als_small", *TUCKER):
+        head = [word for word in HEAD if kernel not in TUCKER or word not in ("columns", "blocks")]
+        rows = [cells(p, found[p]) for p in PROGRAMS if p.kernel == kernel]
+        text = between(text, kernel.replace("_", "-"), table(head, rows))
+    return text
 
 
 if __name__ == "__main__":

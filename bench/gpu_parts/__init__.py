@@ -66,10 +66,10 @@ PARTS = (
     Part("sweep", 110, "CP-ALS a sweep, beside TensorLy, dimension trees and einsum"),
     Part("tucker", 45, "HOOI and ST-HOSVD, beside TensorLy"),
     Part("fit", 25, "CP-ALS to a given fit, beside TensorLy"),
-    Part("fits", 20, "many small CP fits at once, a thread block each, beside one by one"),
+    Part("fits", 28, "many small CP and Tucker fits at once, a thread block each"),
     Part("sync", 15, "where the sweeps wait for the GPU"),
     Part("sanitizer", 60, "compute-sanitizer on small calls of every kernel"),
-    Part("tune", 20, "better tiles, with the time that is left", rest=True),
+    Part("tune", 12, "better tiles, with the time that is left", rest=True),
 )
 
 

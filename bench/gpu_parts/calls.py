@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 import tensorfast as tf
+from bench.gpu_parts.small_tucker import decompositions
 from bench.problems import SEED
 from tensorfast import baseline
 from tensorfast.cp.ahead import als_ahead
@@ -36,9 +37,10 @@ class Call:
     ----------
     op : str
         ``"mttkrp"``, ``"ttm"``, ``"gram"``, ``"khatri_rao"``, ``"partial"`` or ``"slab"``; two
-        whole ``"sweeps"``; the ``"residual"`` of a model; or small ``"fits"``, many at once.
+        whole ``"sweeps"``; the ``"residual"`` of a model; small ``"fits"``, many at once; or
+        ``"sthosvd_small"`` and ``"hooi_small"``.
     shape : tuple of int
-        Of fits the first size is their number.
+        Of what is many at once the first size is their number.
     mode, rank : int
         For a slab pass the mode that is cut; the one before it is updated next.
     dtype, precision : str
@@ -295,6 +297,13 @@ class Maker:
         flops = 4.0 * SWEEPS * x.numel() * call.rank
         least = call.itemsize * (x.numel() + 2.0 * count * sum(shape) * call.rank)
         return Made(ours, rival, error, flops, least, seconds)
+
+    def _sthosvd_small(self, call):
+        """Decompose each of many small tensors, the rival only a few of them."""
+        x = self._tensor(call)
+        return Made(**decompositions(call.op, x, call.rank, _sample(x, 0)))
+
+    _hooi_small = _sthosvd_small
 
 
 def _models(factors):

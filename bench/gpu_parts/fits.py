@@ -1,10 +1,11 @@
-"""Many small CP fits at once, a thread block each, beside the library's fits one by one."""
+"""Many small CP and Tucker fits at once, a thread block each, and what is predicted of them."""
 
 from bench.gpu_parts.calls import SWEEPS, Call, Maker
 from bench.gpu_parts.clock import Clock, summary
+from bench.gpu_parts.small_tucker import SWEEPS as TUCKER_SWEEPS
 from tensorfast.cuda.compiler import missing
 
-#: The batch of the design, then other orders, ranks and types, and one tensor by itself.
+#: The batch of the design, then other orders, ranks and types, and one tensor by itself; Tucker.
 CALLS = (
     Call("fits", (10_000, 16, 16, 16), rank=8),
     Call("fits", (1, 16, 16, 16), rank=8),
@@ -17,9 +18,16 @@ CALLS = (
     Call("fits", (500, 56, 56, 56), rank=8),
     Call("fits", (500, 20, 20, 20, 20), rank=8),
     Call("fits", (1, 20, 20, 20, 20), rank=8),
+    Call("sthosvd_small", (10_000, 16, 16, 16), rank=8),
+    Call("hooi_small", (10_000, 16, 16, 16), rank=8),
+    Call("hooi_small", (1, 16, 16, 16), rank=8),
+    Call("hooi_small", (10_000, 8, 8, 8, 8), rank=4),
 )
 
-REHEARSED = (Call("fits", (3, 4, 5, 6), rank=2),)
+#: Sweeps of each.
+SWEPT = {"fits": SWEEPS, "sthosvd_small": 1, "hooi_small": TUCKER_SWEEPS}
+
+REHEARSED = tuple(Call(op, (3, 4, 5, 6), rank=2) for op in SWEPT)
 
 #: Seconds in which a call is made and measured.
 NEEDED = 2.0
@@ -60,7 +68,7 @@ def measure(call, maker, clock, context):
         shape=call.shape[1:],
         rank=call.rank,
         dtype=call.dtype,
-        sweeps=SWEEPS,
+        sweeps=SWEPT[call.op],
         error=error,
         repeats=error == again,
         tflops=1e-9 * made.flops / found["ms"],

@@ -34,7 +34,7 @@ CALLS = (
     Call("residual", SHAPE, rank=70),
 )
 
-#: What NVRTC has to be there for: a side of one mode and of several, all widths of a tile.
+#: What NVRTC has to be there for. Of fits a side of one mode and of several, all widths of a tile.
 FITS = (
     Call("fits", (3, 7, 6, 5), rank=3),
     Call("fits", (3, 40, 6, 5), rank=5),
@@ -42,10 +42,21 @@ FITS = (
     Call("fits", (3, 2, 3, 2, 3, 2), rank=17),
     # Dealt to the blocks of a cluster, where there are clusters.
     Call("fits", (2, 44, 40, 37), rank=3),
+    # More pairs of columns than a warp rotates, an odd number, modes at full rank, every order.
+    *(
+        Call(op, shape, rank=rank, dtype=dtype)
+        for op in ("sthosvd_small", "hooi_small")
+        for shape, rank, dtype in (
+            ((3, 19, 6, 5), 5, "float32"),
+            ((3, 40, 7), 4, "float64"),
+            ((3, 3, 4, 2, 3), 2, "float32"),
+            ((3, 2, 3, 2, 3, 2), 2, "float64"),
+        )
+    ),
 )
 
 #: What of these is not measured by itself.
-PARTS_OF_A_FIT = {"sweeps", "residual", "fits"}
+PARTS_OF_A_FIT = {"sweeps", "residual", "fits", "sthosvd_small", "hooi_small"}
 
 #: Far above rounding in any of these types, far below a wrong entry.
 TOLERANCE = 1e-2
@@ -61,7 +72,7 @@ def main(device):
     maker, wrong = Maker(torch.device(device)), 0
     absent = missing() if device == "cuda" else ()
     for reason in absent:
-        print(f"no small fits: {reason}", flush=True)
+        print(f"no small fits and decompositions: {reason}", flush=True)
     for call in CALLS if absent else CALLS + FITS:
         error = maker.make(call)
         error = error.error(error.ours())

@@ -1,11 +1,12 @@
-"""The small fits on a GPU; nothing here has run on one."""
+"""The small fits and decompositions on a GPU; nothing here has run on one."""
 
 import pytest
 import torch
 
 import tensorfast
-from tensorfast.cuda import compiler, cp_plan
+from tensorfast.cuda import compiler, cp_plan, tucker_plan
 from tensorfast.cuda.cp_als import STATUSES, cp_als_small
+from tensorfast.cuda.tucker import hooi_small, sthosvd_small
 from tensorfast.kernels.devices import chip_of
 
 pytestmark = [
@@ -88,3 +89,74 @@ def test_it_runs_on_the_current_stream_and_waits_for_nothing():
         torch.cuda.set_sync_debug_mode("default")
     stream.synchronize()
     assert torch.equal(fits.errors.cpu(), expected)
+
+
+TUCKER = [
+    ((9, 8), (3, 3)),
+    ((7, 1, 12), (4, 1, 4)),
+    ((40, 33, 5), (6, 7, 5)),
+    ((5, 4, 3, 6), (2, 4, 2, 2)),
+    ((3, 2, 4, 2, 3), (2, 1, 2, 2, 2)),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(("shape", "rank"), TUCKER, ids=str)
+def test_decompositions_are_those_of_the_library(shape, rank, dtype):
+    x, _ = problem(shape, 1, dtype, 300)
+    truncated, improved = sthosvd_small(x, rank), hooi_small(x, rank, n_iter_max=4, tol=0)
+    assert {STATUSES[code] for code in truncated.status.tolist()} == {"converged"}
+    assert {STATUSES[code] for code in improved.status.tolist()} == {"max_iter"}
+    for at in (0, 150, 299):
+        exact = x[at].cpu().double()
+        for found, own in (
+            (truncated, tensorfast.sthosvd(exact, rank)),
+            (improved, tensorfast.hooi(exact, rank, n_iter_max=4, tol=0)),
+        ):
+            # The library's update is a few steps of subspace iteration where modes are long.
+            exactly = max(shape) <= 3 * min(rank) or found is truncated
+            digits = 1e-6 if exactly and dtype is torch.float64 else 1e-3
+            expected = torch.tensor(own.info.rel_errors, dtype=torch.float64)
+            errors = found.errors[at].cpu().reshape(-1)
+            torch.testing.assert_close(errors, expected, rtol=0, atol=digits)
+            factors = [f[at].cpu().double() for f in found.factors]
+            for factor in factors:
+                eye = torch.eye(factor.shape[1], dtype=torch.float64)
+                assert (factor.T @ factor - eye).norm() < 100 * torch.finfo(dtype).eps
+            model = tensorfast.tucker_to_tensor((found.core[at].cpu().double(), factors))
+            error = (exact - model).norm() / exact.norm()
+            torch.testing.assert_close(errors[-1], error, rtol=0, atol=1e-5)
+
+
+def test_decompositions_repeat_to_the_bit():
+    x, _ = problem((16, 16, 16), 1, torch.float32, 1000)
+    one, other = (hooi_small(x, (8, 8, 8), n_iter_max=20) for _ in range(2))
+    assert torch.equal(one.errors.nan_to_num(), other.errors.nan_to_num())
+    assert torch.equal(one.core, other.core)
+    assert all(map(torch.equal, one.factors, other.factors))
+
+
+@pytest.mark.parametrize("kernel", [sthosvd_small, hooi_small])
+def test_the_largest_decomposition_that_fits_and_one_that_does_not(kernel):
+    chip = chip_of(torch.device("cuda", 0))
+
+    def against(side):
+        shape, name = (side,) * 3, kernel.__name__
+        return tucker_plan.reasons(shape, (8,) * 3, "float32", "cuda", chip, kernel=name)
+
+    side = max(n for n in range(8, 64) if not against(n))
+    found = kernel(problem((side,) * 3, 1, torch.float32, 2)[0], (8,) * 3)
+    assert found.errors.reshape(2, -1)[:, 0].isfinite().all()
+    with pytest.raises(ValueError, match="a block may use"):
+        kernel(problem((side + 1,) * 3, 1, torch.float32, 1)[0], (8,) * 3)
+
+
+def test_decompositions_wait_for_nothing():
+    x, _ = problem((16, 16, 16), 1, torch.float32, 100)
+    expected = hooi_small(x, (8, 8, 8), n_iter_max=5, tol=0).errors.cpu()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = hooi_small(x, (8, 8, 8), n_iter_max=5, tol=0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found.errors.cpu(), expected)

@@ -30,6 +30,8 @@
 #define __device__
 #define __global__
 #define __launch_bounds__(...)
+// Of one block at a time: kernels of clusters have none.
+#define __shared__ static
 #define threadIdx (host::self->thread)
 #define blockIdx (host::self->block)
 #define blockDim (host::threads)
@@ -242,3 +244,5 @@ T __shfl_sync(unsigned, T value, int lane) {
 }
 
 inline int __clz(int value) { return value ? __builtin_clz(unsigned(value)) : 32; }
+
+#define rsqrt(value) (1 / std::sqrt(value))
