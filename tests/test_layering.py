@@ -77,6 +77,8 @@ MAY_IMPORT = {
         "tensorfast.batch",
         "tensorfast.svd",
         "tensorfast._dispatch",
+        "tensorfast.cuda",
+        "tensorfast.kernels.devices",
     ),
     "tensorfast.nn": (*LEAVES, "tensorfast.ops"),
     # Of the kernels, their words for GPUs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ..blocks import SLAB, grain
 from ..precision import compute_dtype
 from ..results import FitPlan
 from .ahead import never_waits
+from .batch import thread_blocks
 from .plan import cost
 from .shared import bring
 from .sweep import runs
@@ -20,12 +22,20 @@ from .sweep import runs
 __all__ = ["planned"]
 
 
-def planned(x: Any, rank: Any, *, batch_dims: int = 0, **_: Any) -> FitPlan:
+def planned(
+    x: Any,
+    rank: Any,
+    *,
+    batch_dims: int = 0,
+    callback: Any = None,
+    progress: bool = False,
+    **_: Any,
+) -> FitPlan:
     """Tell how `hooi` would run with these arguments; the others change nothing in it."""
     tensor, batch = bring("hooi", x, batch_dims, least=2)
     ranks = _check.tucker_rank("hooi", rank, tensor.shape[batch:])
     if batch:
-        return _planned_batch(tensor, batch, ranks)
+        return _planned_batch(tensor, batch, ranks, callback is not None or progress)
     ahead, expected = never_waits(tensor, ranks), cost(tensor, ranks)
     return FitPlan(
         method="hooi",
@@ -38,7 +48,7 @@ def planned(x: Any, rank: Any, *, batch_dims: int = 0, **_: Any) -> FitPlan:
     )
 
 
-def _planned_batch(x: Tensor, dims: int, ranks: tuple[int, ...]) -> FitPlan:
+def _planned_batch(x: Tensor, dims: int, ranks: tuple[int, ...], watched: bool) -> FitPlan:
     """Tell of a batch: seconds of a sweep of all tensors, workspace of a chunk."""
     stack = Stack(x, dims)
     if not len(stack):
@@ -46,6 +56,9 @@ def _planned_batch(x: Tensor, dims: int, ranks: tuple[int, ...]) -> FitPlan:
             f"hooi: x has shape {tuple(x.shape)}, a batch of no tensor; expected one to explain"
         )
     together = next(stack.parts(grain(SLAB, x))).stop
+    reasons = thread_blocks.reasons("hooi_small", x, stack.shape, ranks, watched=watched)
+    if not reasons:
+        return _planned_blocks(x, stack, ranks, together)
     chunk = torch.empty(together, *stack.shape, dtype=compute_dtype(x.dtype), device="meta")
     expected = cost(chunk, ranks)
     # What is lifted, the copy of it without what is done, and unfoldings in double precision.
@@ -57,6 +70,27 @@ def _planned_batch(x: Tensor, dims: int, ranks: tuple[int, ...]) -> FitPlan:
         reads=expected.reads,
         seconds=expected.seconds * len(stack) / together,
         workspace=copies + expected.workspace,
+        reasons=tuple(reasons),
+    )
+
+
+def _planned_blocks(x: Tensor, stack: Stack, ranks: tuple[int, ...], together: int) -> FitPlan:
+    """Tell of a batch whose tensors get a thread block each."""
+    from ..cuda import tucker_plan
+    from ..kernels.devices import chip_of
+
+    dtype = compute_dtype(x.dtype)
+    name = str(dtype).removeprefix("torch.")
+    chosen = tucker_plan.plan(stack.shape, ranks, name, kernel="hooi_small")
+    # Core, and factors twice: starts and results.
+    numbers = math.prod(ranks) + 2 * sum(i * r for i, r in zip(stack.shape, ranks, strict=True))
+    return FitPlan(
+        method="hooi",
+        engine="blocks",
+        schedule=f"two projections, {len(stack)} blocks of {chosen.threads} threads",
+        reads=0.0,
+        seconds=tucker_plan.seconds(chosen, len(stack), chip_of(x.device)),
+        workspace=together * numbers * dtype.itemsize,
     )
 
 

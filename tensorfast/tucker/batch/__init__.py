@@ -38,6 +38,7 @@ from ...results import BatchInfo, ConvergenceInfo, TuckerTensor
 from ...svd import gaussian, generator
 from ..init import check_name, given_factors
 from ..modewise import order_of_modes, truncate
+from . import thread_blocks
 from .iteration import BatchHOOI
 from .model import adjoint_product, along, exact_errors, fast_errors, lifted
 from .subspace import bases_of_rank
@@ -93,16 +94,14 @@ def truncate_batch(
     """Truncate each tensor of ``x``, whose first ``dims`` axes are the batch's, to these ranks."""
     data = Stack(x, dims)
     scales, models = _scales(op, data), _Models(data, ranks)
+    against = thread_blocks.reasons("sthosvd_small", x, data.shape, ranks, order)
+    by_blocks = sequential and not against
     found = []
     for part in data.parts(grain(SLAB, x)):
         own = lifted(data[part], None if scales is None else scales[part])
-        squared = squared_norms(own)
-        core, factors = _truncated(own, ranks, order, sequential)
-        errors, lost = fast_errors(core, factors, squared, own.dtype)
-        index = lost.nonzero().squeeze(1)
-        if len(index):
-            some = [f[index] for f in factors]
-            errors[index] = exact_errors(own[index], core[index], some, squared[index])
+        core, factors, errors = (_by_blocks if by_blocks else _by_products)(
+            own, ranks, order, sequential
+        )
         found.append(errors)
         models.core[part] = core
         for room, factor in zip(models.factors, factors, strict=True):
@@ -110,6 +109,32 @@ def truncate_batch(
     message = f"One pass over the modes, ranks {tuple(ranks)}."
     every = torch.cat(found).tolist() if found else []
     return models.result(scales, [account("converged", [e], message) for e in every], like)
+
+
+def _by_products(
+    x: Tensor, ranks: Sequence[int], order: Sequence[int], sequential: bool
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Truncate the tensors of a chunk; core, factors, and relative errors."""
+    squared = squared_norms(x)
+    core, factors = _truncated(x, ranks, order, sequential)
+    errors, lost = fast_errors(core, factors, squared, x.dtype)
+    index = lost.nonzero().squeeze(1)
+    if len(index):
+        some = [f[index] for f in factors]
+        errors[index] = exact_errors(x[index], core[index], some, squared[index])
+    return core, factors, errors
+
+
+def _by_blocks(
+    x: Tensor, ranks: Sequence[int], order: Sequence[int], sequential: bool
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Do the same by thread blocks, but for what is beyond their digits."""
+    core, factors, errors, again = thread_blocks.truncate(x, ranks, order)
+    if len(again):
+        core[again], some, errors[again] = _by_products(x[again], ranks, order, sequential)
+        for factor, own in zip(factors, some, strict=True):
+            factor[again] = own
+    return core, factors, errors
 
 
 def hooi_batch(
@@ -147,8 +172,16 @@ def hooi_batch(
         told = errors.cpu().numpy().reshape(data.batch)
         return bool(callback(sweep, told, [arrays.in_kind(f, like) for f in models.outward()]))
 
-    parts = list(data.parts(grain(SLAB, x)))
-    if callback is None and not progress:
+    def in_blocks(part: slice) -> list[ConvergenceInfo]:
+        own = lifted(data[part], None if scales is None else scales[part])
+        factors = [factor[part] for factor in models.factors]
+        options = start is None, n_iter_max, tol
+        return thread_blocks.iterate(own, ranks, models.core[part], factors, *options)
+
+    parts, watched = list(data.parts(grain(SLAB, x))), callback is not None or progress
+    if not thread_blocks.reasons("hooi_small", x, data.shape, ranks, watched=watched):
+        infos = [info for part in parts for info in in_blocks(part)]
+    elif not watched:
         infos = run_chunks(begin, parts)
     else:
         with progress_bar(progress, n_iter_max, None) as bar:
