@@ -13,7 +13,13 @@ from . import _check, arrays, baseline, blocks
 from .blocks import SLAB, boxes, by_stride, grain, middle, rows_in
 from .precision import common_dtype, matmul_precision, solve_dtype
 
-__all__ = ["cp_residual_norm", "cp_to_tensor", "tucker_residual_norm", "tucker_to_tensor"]
+__all__ = [
+    "cp_residual_norm",
+    "cp_residual_norms",
+    "cp_to_tensor",
+    "tucker_residual_norm",
+    "tucker_to_tensor",
+]
 
 
 def cp_to_tensor(cp: Any) -> Any:
@@ -176,19 +182,33 @@ def cp_residual_norm(x: Tensor, factors: Sequence[Tensor], double: bool = False)
     2 numel(x) R flops and one read of ``x``; workspace is a slab and the Khatri-Rao products of the
     first and of the last modes. Squares are summed in float64.
     """
-    dtype = common_dtype(x, *factors)
+    return cp_residual_norms(x, [factors], double)[0]
+
+
+def cp_residual_norms(
+    x: Tensor, models: Sequence[Sequence[Tensor]], double: bool = False
+) -> list[float]:
+    """``||x - [[factors]]||`` of several models, from one read of ``x``.
+
+    Of one type, and the ranks may differ; else as `cp_residual_norm`.
+    """
+    dtype = common_dtype(x, *models[0])
     dtype = solve_dtype(dtype) if double else dtype
     cut = middle(x.shape)
-    rows, columns = _two_sides([factor.to(dtype) for factor in factors], cut)
+    sides = [_two_sides([factor.to(dtype) for factor in model], cut) for model in models]
     if x.is_contiguous() or x.ndim == 1:
+        (rows, columns), *_ = sides
         x, cut = x.reshape(rows.shape[0], columns.shape[0]), 1
-    total = 0.0
+    totals = [0.0] * len(models)
     for box in boxes(x.shape, grain(SLAB, x)):
-        left = rows_in(rows, x.shape[:cut], box[:cut])
-        right = rows_in(columns, x.shape[cut:], box[cut:])
-        block = x[box].to(dtype).reshape(left.shape[0], right.shape[0])
-        total = math.hypot(total, _length(torch.addmm(block, left, right.t(), alpha=-1)))
-    return total
+        block = x[box].to(dtype)
+        for at, (rows, columns) in enumerate(sides):
+            left = rows_in(rows, x.shape[:cut], box[:cut])
+            right = rows_in(columns, x.shape[cut:], box[cut:])
+            flat = block.reshape(left.shape[0], right.shape[0])
+            gap = torch.addmm(flat, left, right.t(), alpha=-1)
+            totals[at] = math.hypot(totals[at], _length(gap))
+    return totals
 
 
 def tucker_residual_norm(

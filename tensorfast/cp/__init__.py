@@ -14,6 +14,7 @@ from ..results import BatchInfo, ConvergenceInfo, CPTensor
 from .batch import fit_batch
 from .explained import planned
 from .single import fit_single
+from .starts import fit_best, fit_starts, starts_of
 
 __all__ = ["cp_als"]
 
@@ -151,11 +152,17 @@ def cp_als(
     _check.precision(op, precision)
     _check.seed(op, seed)
     _check.callback(op, callback)
-    _check.only(op, "n_init", n_init, 1)
-    if batch and line_search:
+    n_init = _check.whole_number(op, "n_init", n_init, 1)
+    if line_search and (batch or n_init > 1):
+        several = f"batch_dims is {batch}" if batch else f"n_init is {n_init}"
         raise NotImplementedError(
-            f"{op}: line_search is {line_search} and batch_dims is {batch}; this version searches "
-            "for one tensor at a time; loop over the calls, or leave it out"
+            f"{op}: line_search is {line_search} and {several}; this version searches for one fit "
+            "at a time; loop over the calls, or leave it out"
+        )
+    if batch and n_init > 1:
+        raise NotImplementedError(
+            f"{op}: n_init is {n_init} and batch_dims is {batch}; this version starts each tensor "
+            "of a batch once; call it with several seeds, or tensor by tensor"
         )
     order = tensor.ndim - batch
     fixed = _check.modes(op, fixed_modes, order, "fixed_modes")
@@ -184,6 +191,10 @@ def cp_als(
     with torch.inference_mode(), matmul_precision(precision, tensor.device):
         if batch:
             weights, factors, info = fit_batch(op, tensor, batch, rank, **options)
+        elif n_init > 1:
+            starts = starts_of(rank, options.pop("init"), n_init, options.pop("seed"))
+            fit = fit_best(fit_starts(op, tensor, starts, precision=precision, **options))
+            weights, factors, info = fit.weights, fit.factors, fit.info
         else:
             options |= {"precision": precision, "line_search": line_search}
             weights, factors, info = fit_single(op, tensor, rank, **options)

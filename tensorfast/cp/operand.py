@@ -109,18 +109,28 @@ class DenseOperand:
 
     def residual_norm(self, factors: Sequence[Tensor]) -> float:
         """Return the exact residual norm, in double precision where less is too coarse."""
-        ordered = [factors[mode] for mode in self._order]
-        norm = self._residual_norm(ordered)
-        floor = 100 * precision_floor(self.dtype) * math.sqrt(self.squared_norm)
-        if norm < floor and self.dtype.itemsize < torch.float64.itemsize:
-            return self._residual_norm(ordered, double=True)
-        return norm
+        return self.residual_norms([factors])[0]
 
-    def _residual_norm(self, ordered: Sequence[Tensor], double: bool = False) -> float:
-        squared = norms.squared_residual(self._x, ordered, double)
-        if squared is None:
-            return reconstruct.cp_residual_norm(self._x, ordered, double)
-        return math.sqrt(float(squared))
+    def residual_norms(self, models: Sequence[Sequence[Tensor]]) -> list[float]:
+        """Return the same of several models; plain torch reads the tensor once for all of them."""
+        ordered = [[factors[mode] for mode in self._order] for factors in models]
+        found = self._residual_norms(ordered)
+        floor = 100 * precision_floor(self.dtype) * math.sqrt(self.squared_norm)
+        coarse = [at for at, norm in enumerate(found) if norm < floor]
+        if coarse and self.dtype.itemsize < torch.float64.itemsize:
+            again = self._residual_norms([ordered[at] for at in coarse], double=True)
+            for at, norm in zip(coarse, again, strict=True):
+                found[at] = norm
+        return found
+
+    def _residual_norms(
+        self, models: Sequence[Sequence[Tensor]], double: bool = False
+    ) -> list[float]:
+        squares = [norms.squared_residual(self._x, ordered, double) for ordered in models]
+        found = [math.sqrt(float(squared)) for squared in squares if squared is not None]
+        if len(found) < len(models):
+            return reconstruct.cp_residual_norms(self._x, models, double)
+        return found
 
 
 def room_for(tree: Node, factors: Sequence[Tensor], room: Tensor | None) -> Tensor:

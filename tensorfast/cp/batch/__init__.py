@@ -35,13 +35,13 @@ from . import thread_blocks
 from .als import BatchALS
 from .init import initial_rows
 from .operand import BatchOperand, squared_norms
+from .running import one_by_one, together
 from .stack import Stack
 
 __all__ = ["Callback", "fit_batch"]
 
-#: ``callback(sweep, errors, factors) -> bool``, and the same of results by rows.
+#: ``callback(sweep, errors, factors) -> bool``.
 Callback = Callable[[int, Any, list[Any]], bool]
-Report = Callable[[int, Tensor], bool]
 
 
 def fit_batch(
@@ -107,10 +107,10 @@ def fit_batch(
     if not thread_blocks.reasons(x, data.shape, rank, watched, scaled):
         infos = [info for part in parts for info in in_blocks(part)]
     elif not watched:
-        infos = _one_by_one(begin, parts)
+        infos = one_by_one(begin(part) for part in parts)
     else:
         with progress_bar(progress, n_iter_max, None) as bar:
-            infos = _together(begin, parts, report)
+            infos = together([begin(part) for part in parts], report)
     factors = outward()
     weights = torch.ones(*batch, rank, dtype=factors[0].real.dtype, device=x.device)
     if normalize:
@@ -118,45 +118,6 @@ def fit_batch(
             factors[n], lengths = unit_columns(factors[n])
             weights *= lengths
     return weights, factors, BatchInfo(infos, batch)
-
-
-def _one_by_one(
-    begin: Callable[[slice], BatchALS], parts: Sequence[slice]
-) -> list[ConvergenceInfo]:
-    """Run each chunk from its first sweep to its last, while it is in cache."""
-    infos: list[ConvergenceInfo] = []
-    for part in parts:
-        fit = begin(part)
-        for _ in fit.sweeps():
-            pass
-        infos += fit.infos()
-    return infos
-
-
-def _together(
-    begin: Callable[[slice], BatchALS], parts: Sequence[slice], report: Report
-) -> list[ConvergenceInfo]:
-    """Run a sweep of all chunks, report, and so on: who looks on sees the batch as a whole."""
-    fits = [begin(part) for part in parts]
-    runs = [fit.sweeps() for fit in fits]
-    for run in runs:
-        next(run)
-    sweep = 1
-    while runs:
-        for fit in fits:
-            fit.store()
-        stop = report(sweep, torch.cat([fit.last for fit in fits]))
-        runs = [run for run in runs if _goes_on(run, stop)]
-        sweep += 1
-    return [info for fit in fits for info in fit.infos()]
-
-
-def _goes_on(run: Any, stop: bool) -> bool:
-    try:
-        run.send(stop)
-    except StopIteration:
-        return False
-    return True
 
 
 def _units(op: str, data: Stack, batch: Sequence[int], check_finite: bool) -> Tensor | None:
