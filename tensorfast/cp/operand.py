@@ -123,6 +123,10 @@ class DenseOperand:
                 found[at] = norm
         return found
 
+    def inner_products(self, factors: Sequence[Tensor]) -> Tensor:
+        """Return the tensor's inner product with every component, in double precision."""
+        return reconstruct.cp_inner_products(self._x, [factors[mode] for mode in self._order])
+
     def _residual_norms(
         self, models: Sequence[Sequence[Tensor]], double: bool = False
     ) -> list[float]:
