@@ -70,6 +70,7 @@ MAY_IMPORT = {
         "tensorfast.kernels.devices",
     ),
     "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
+    "tensorfast.ranks": (*LEAVES, "tensorfast.cp", "tensorfast.metrics", "numpy", "matplotlib"),
     "tensorfast.nn": (*LEAVES, "tensorfast.ops"),
     # Of the kernels, their words for GPUs.
     "tensorfast.cuda": (
@@ -85,7 +86,7 @@ MAY_IMPORT = {
         "tensorly",
     ),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
-    "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),
+    "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast.ranks", "tensorfast._dispatch"),
 }
 
 

@@ -17,7 +17,7 @@ from .. import reconstruct
 from ..blocks import by_stride
 from ..ops import norms
 from ..ops.fused import Fused
-from ..precision import compute_dtype, precision_floor
+from ..precision import compute_dtype, precision_floor, solve_dtype
 from .plan import plan
 from .plan_fused import plan_fused
 from .schedule import Run, Schedule
@@ -117,7 +117,7 @@ class DenseOperand:
         found = self._residual_norms(ordered)
         floor = 100 * precision_floor(self.dtype) * math.sqrt(self.squared_norm)
         coarse = [at for at, norm in enumerate(found) if norm < floor]
-        if coarse and self.dtype.itemsize < torch.float64.itemsize:
+        if coarse and self.dtype != solve_dtype(self.dtype):
             again = self._residual_norms([ordered[at] for at in coarse], double=True)
             for at, norm in zip(coarse, again, strict=True):
                 found[at] = norm

@@ -263,12 +263,6 @@ def test_scaling_x_scales_weights(exponent, sign, seed):
     )
 
 
-def test_what_is_not_served_yet_says_so():
-    x, _ = planted(SMALL, 2)
-    with pytest.raises(NotImplementedError, match=r"cp_als: n_init is 2; this version supports"):
-        tf.cp_als(x, 2, n_init=2)
-
-
 @pytest.mark.parametrize("precision", ["ieee", "tf32", "bf16", None])
 def test_precision_changes_nothing_on_a_cpu_nor_torch_settings(precision):
     x, _ = planted(SMALL, 2, noise=0.1, dtype=torch.float32)
