@@ -55,7 +55,8 @@ def cp_als(
         moved by 0.01 at random, off saddle points; columns beyond I_n random. A given model is not
         modified.
     n_init : int
-        Number of starts. This version runs one.
+        Number of starts, which run together and share each read of ``x``. The first is as ``init``
+        says, the others are random; the best is returned.
     n_iter_max : int
         Sweeps at most.
     tol : float
@@ -76,12 +77,14 @@ def cp_als(
     precision : {"ieee", "tf32", "bf16"} or None
         Arithmetic of float32 products on a GPU; None follows torch's own setting.
     seed : int or torch.Generator, optional
-        Source of random numbers, for the same result again.
+        Source of random numbers, for the same result again. With an integer the start at j is that
+        of a run with ``seed + j``; from a generator the starts draw in turn.
     callback : callable, optional
         ``callback(sweep, error, factors) -> bool`` after each sweep (counted from 1); True stops.
-        Of a batch ``error`` is a NumPy array, done tensors stand still, and True stops the rest.
+        Of a batch ``error`` is a NumPy array, done tensors stand still, and True stops the rest. Of
+        several starts it sees the one with the lowest error.
     progress : bool
-        Show a tqdm bar with the error in it, of a batch the largest.
+        Show a tqdm bar with the error in it, of a batch the largest, of starts the lowest.
     check_finite : bool
         Refuse NaN and Inf in ``x``. The check costs nothing beyond the norm of ``x``.
 
@@ -89,7 +92,8 @@ def cp_als(
     -------
     CPTensor
         Iterates as ``weights, factors``; ``info`` tells how the fit went, of a batch as a
-        `BatchInfo`, ``info[i]`` of one tensor. Arrays are of ``x``'s kind and on its device, in its
+        `BatchInfo`, ``info[i]`` of one tensor; ``info.starts`` of several starts, all of them, as a
+        `BatchInfo`. Arrays are of ``x``'s kind and on its device, in its
         type (float32 for half precision).
 
     Raises
@@ -119,6 +123,13 @@ def cp_als(
     not done yet, or does not lie as products want it, partial results, exact residuals. With
     ``callback`` or ``progress`` all chunks run side by side, and their copies add up. Plain torch
     on every device; ``line_search`` is for one tensor.
+
+    **Starts.** Each gets what it would get in a run of its own, to rounding, and leaves once it has
+    ended. The best has the lowest last error; one whose components diverge is best only if no other
+    comes within a hundredth of its error. Groups of starts run one after another (side by side with
+    ``callback`` or ``progress``): the columns of a group have partial results, and Khatri-Rao
+    products, of half of ``x`` or 2^20 elements, unless one start takes more. On a GPU the kernels
+    contract, and the rest waits for the host; ``line_search`` and ``batch_dims`` are for one start.
 
     Deterministic for a fixed seed and number of threads. Results are detached from autograd.
 

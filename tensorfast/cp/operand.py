@@ -111,13 +111,18 @@ class DenseOperand:
         """Return the exact residual norm, in double precision where less is too coarse."""
         return self.residual_norms([factors])[0]
 
-    def residual_norms(self, models: Sequence[Sequence[Tensor]]) -> list[float]:
-        """Return the same of several models; plain torch reads the tensor once for all of them."""
+    def residual_norms(
+        self, models: Sequence[Sequence[Tensor]], double: bool = False
+    ) -> list[float]:
+        """Return the same of several models, in double precision throughout if asked for.
+
+        Plain torch reads the tensor once for all of them.
+        """
         ordered = [[factors[mode] for mode in self._order] for factors in models]
-        found = self._residual_norms(ordered)
+        found = self._residual_norms(ordered, double)
         floor = 100 * precision_floor(self.dtype) * math.sqrt(self.squared_norm)
         coarse = [at for at, norm in enumerate(found) if norm < floor]
-        if coarse and self.dtype != solve_dtype(self.dtype):
+        if coarse and not double and self.dtype != solve_dtype(self.dtype):
             again = self._residual_norms([ordered[at] for at in coarse], double=True)
             for at, norm in zip(coarse, again, strict=True):
                 found[at] = norm

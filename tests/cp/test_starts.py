@@ -132,6 +132,25 @@ def test_every_schedule_gives_the_same(schedule, monkeypatch):
     assert_as_alone(x, fits, starts)
 
 
+def test_the_schedule_is_that_of_what_runs(monkeypatch):
+    """Of all columns, and anew where some have left."""
+    asked, plain = [], DenseOperand.schedule
+
+    def schedule(operand, columns, free):
+        asked.append(columns)
+        return plain(operand, columns, free)
+
+    monkeypatch.setattr(DenseOperand, "schedule", schedule)
+    starts = [Start(2 + seed % 2, "random", seed) for seed in range(4)]
+    ends = [fit.info.n_iter for fit in fits_of(tensor((6, 5, 7)), starts)]
+    running = [
+        sum(start.rank for start, end in zip(starts, ends, strict=True) if end > sweep)
+        for sweep in sorted({0, *ends} - {max(ends)})
+    ]
+    assert asked == running
+    assert running[0] == 10
+
+
 def test_what_has_ended_leaves_the_stack(monkeypatch):
     """At once: each read is made with the columns of what still runs."""
     seen, plain = [], DenseOperand.mttkrps
@@ -255,6 +274,10 @@ def test_data_at_the_ends_of_the_range(scale):
     assert torch.equal(big.factors[1], start[1][1])
     one = tf.cp_als(scale * x, 2, **{**given, "n_init": 1}).info.rel_errors
     np.testing.assert_allclose(big.info.starts[0].rel_errors, one, rtol=1e-3)
+    for l2_reg in (0.0, 0.1):
+        kept = tf.cp_als(scale * x, 2, **{**given, "l2_reg": l2_reg})
+        exact = tf.relative_error(scale * x, kept)
+        assert kept.info.rel_errors[-1] == pytest.approx(exact, rel=1e-3)
 
 
 @pytest.mark.parametrize("l2_reg", [1e-3, 1.0])
@@ -308,8 +331,9 @@ def test_seeds():
         run = tf.cp_als(x, 2, seed=state, init=init, n_iter_max=5, tol=0).info
         np.testing.assert_allclose(drawn[at].rel_errors, run.rel_errors, rtol=1e-9)
     last = tf.cp_als(x, 2, seed=2**64 - 1, **options).info.starts
-    run = tf.cp_als(x, 2, seed=0, init="random", n_iter_max=5, tol=0).info
-    np.testing.assert_allclose(last[1].rel_errors, run.rel_errors, rtol=1e-9)
+    for at, (init, seed) in enumerate((("svd", 2**64 - 1), ("random", 0), ("random", 1))):
+        run = tf.cp_als(x, 2, seed=seed, init=init, n_iter_max=5, tol=0).info
+        np.testing.assert_allclose(last[at].rel_errors, run.rel_errors, rtol=1e-9)
     unseeded = tf.cp_als(x, 2, init="random", **options).info.starts
     assert len(set(unseeded.rel_error.tolist())) == 3
 
@@ -405,6 +429,22 @@ def test_residual_norms_of_some(dtype):
         # Of the model that x was made from, what is left is rounding, and depends on its order.
         reach = 10 * torch.finfo(dtype).eps * norm if at == 3 else 0
         assert got == pytest.approx(exact, rel=1e-6, abs=reach)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_residual_norms_where_components_cancel(dtype):
+    """Inner products have their digits of the components, 1e8 times what is left, and not of it."""
+    shape = (6, 5, 7)
+    x, (_, factors) = planted(shape, 1, dtype=dtype)
+    _, beside = random_cp(shape, 1, seed=5, dtype=dtype)
+    model = [torch.cat([f, b, b], 1) for f, b in zip(factors, beside, strict=True)]
+    model[0] = model[0] * torch.tensor([1.0, 3e4, -3e4])
+    scale = float(torch.vdot(tf.cp_to_tensor((None, factors)).flatten(), x.flatten()).real)
+    model[0][:, 0] *= scale / float(tf.cp_to_tensor((None, factors)).abs().square().sum())
+    operand = SharedOperand(DenseOperand(x), [3, 3])
+    found = operand.residual_norms([torch.stack([f.t(), f.t()]) for f in model], torch.tensor([1]))
+    exact = tf.relative_error(x, (None, model)) * float(torch.linalg.vector_norm(x))
+    assert found.tolist() == [pytest.approx(exact, rel=1e-5)]
 
 
 def test_callback_sees_the_best_so_far():

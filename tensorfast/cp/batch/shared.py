@@ -65,15 +65,19 @@ class SharedOperand:
         if self.dtype == solve_dtype(self.dtype) or self._data.fused is not None:
             return self._from_residuals(some, ranks)
         found, lost = self._from_inner_products(some, ranks)
-        for at in lost.nonzero().squeeze(1).tolist():
-            found[at : at + 1] = self._from_residuals([f[at : at + 1] for f in some], [ranks[at]])
+        again = lost.nonzero().squeeze(1)
+        if len(again):
+            own = [ranks[at] for at in again.tolist()]
+            found[again] = self._from_residuals([f[again] for f in some], own, double=True)
         return found
 
-    def _from_residuals(self, factors: Sequence[Tensor], ranks: Sequence[int]) -> Tensor:
+    def _from_residuals(
+        self, factors: Sequence[Tensor], ranks: Sequence[int], double: bool = False
+    ) -> Tensor:
         models = [
             [rows[at, :rank].t().contiguous() for rows in factors] for at, rank in enumerate(ranks)
         ]
-        return self.squared_norms.new_tensor(self._data.residual_norms(models))
+        return self.squared_norms.new_tensor(self._data.residual_norms(models, double))
 
     def _from_inner_products(
         self, factors: Sequence[Tensor], ranks: Sequence[int]
