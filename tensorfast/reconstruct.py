@@ -22,6 +22,9 @@ __all__ = [
     "tucker_to_tensor",
 ]
 
+#: Length from which on a sum is worth a matrix product, and its result little beside the terms.
+LEAST = 64
+
 
 def cp_to_tensor(cp: Any) -> Any:
     r"""Form the tensor of a CP model, ``x[i, j, ...] = sum_r weights[r] A[i, r] B[j, r] ...``.
@@ -215,21 +218,22 @@ def cp_residual_norms(
 def cp_inner_products(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
     """``Re <x, a_r o b_r o ...>`` of every component, ``[R]``, in double precision.
 
-    2 numel(x) R flops and one read of ``x``, in slabs that are widened. Of many components that is
-    far less work than a residual: with it and Gram matrices ``||x - model||^2`` of several models
-    is known to about 1e-15 of ``||x||^2``.
+    2 numel(x) R flops and one read of ``x``, in boxes that are widened; workspace is a box and the
+    Khatri-Rao products of its rows. Of many components that is far less work than a residual: with
+    it and Gram matrices ``||x - model||^2`` of several models is known to about 1e-15 of
+    ``||x||^2``.
     """
     dtype = solve_dtype(common_dtype(x, *factors))
-    cut = middle(x.shape)
-    rows, columns = _two_sides([baseline.conjugate(factor.to(dtype)) for factor in factors], cut)
-    if x.is_contiguous() or x.ndim == 1:
-        x, cut = x.reshape(rows.shape[0], columns.shape[0]), 1
-    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=x.device)
-    for box in boxes(x.shape, grain(SLAB, x)):
-        left = rows_in(rows, x.shape[:cut], box[:cut])
-        right = rows_in(columns, x.shape[cut:], box[cut:])
-        block = x[box].to(dtype).reshape(left.shape[0], right.shape[0])
-        total += (left * (block @ right)).real.sum(0)
+    wide = [baseline.conjugate(factor.to(dtype)) for factor in factors]
+    total = torch.zeros(wide[0].shape[1], dtype=torch.float64, device=x.device)
+    for box in boxes(x.shape, grain(SLAB // 2, x)):
+        block = x[box].to(dtype)
+        # As few modes on the right as make the product one of matrices.
+        cuts = range(1, x.ndim)
+        cut = max((c for c in cuts if math.prod(block.shape[c:]) >= LEAST), default=min(1, x.ndim))
+        left, right = _two_sides([f[rows] for f, rows in zip(wide, box, strict=True)], cut)
+        partial = block.reshape(left.shape[0], right.shape[0]) @ right
+        total += (left * partial).real.sum(0)
     return total
 
 

@@ -58,7 +58,7 @@ class SharedOperand:
 
         Of data in less than double precision by inner products that are; where these have lost
         their digits, and of others, from the residuals themselves. (145 x 145 x 200, float32, one
-        thread, ten models of rank 6: NUMBERS.)
+        thread, ten models of rank 6: 13 ms, and 26 for the residuals; of one model 5.4 and 6.)
         """
         some = [rows[index] for rows in factors]
         ranks = [self._ranks[at] for at in index.tolist()]
