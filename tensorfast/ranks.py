@@ -225,10 +225,10 @@ def rank_sweep(
 
     Notes
     -----
-    Every fit is that of a run of its own from the same start, to rounding. Fits run in groups, each
-    with one copy of partial results and Khatri-Rao products for all its columns, which take half
-    as much as ``x``, or 2^20 elements; factors of all fits are kept until the end. Core
-    consistencies take one more read of ``x`` a group.
+    Every fit is that of a run of its own from the same start, to rounding. Fits run in groups, one
+    after another, cut so that no partial result and no Khatri-Rao product of a group has more than
+    half the elements of ``x``, or 2^20, unless that of one fit has; factors of all fits are kept
+    until the end. Core consistencies take one more read of ``x`` a group.
 
     References
     ----------

@@ -127,8 +127,8 @@ def cp_als(
     **Starts.** Each gets what it would get in a run of its own, to rounding, and leaves once it has
     ended. The best has the lowest last error; one whose components diverge is best only if no other
     comes within a hundredth of its error. Groups of starts run one after another (side by side with
-    ``callback`` or ``progress``): the columns of a group have partial results, and Khatri-Rao
-    products, of half of ``x`` or 2^20 elements, unless one start takes more. On a GPU the kernels
+    ``callback`` or ``progress``), cut so that no partial result and no Khatri-Rao product of a
+    group has more than half the elements of ``x``, or 2^20, unless that of one start has. On a GPU the kernels
     contract, and the rest waits for the host; ``line_search`` and ``batch_dims`` are for one start.
 
     Deterministic for a fixed seed and number of threads. Results are detached from autograd.
