@@ -175,7 +175,7 @@ class RankSweep:
         beside.set(ylabel="percent; below 0 as 0", ylim=(-3, 103))
         lines = [*ax.get_lines(), *beside.get_lines()]
         named = [line for line in lines if not str(line.get_label()).startswith("_")]
-        beside.legend(named, [line.get_label() for line in named], loc="lower left")
+        beside.legend(named, [line.get_label() for line in named], loc="center right")
         return ax
 
 
