@@ -21,7 +21,13 @@ from tensorfast.kernels.devices import CHIPS
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"
 
 #: Every kernel that a user may come to compile.
-PROGRAMS = list(itertools.product(cp_plan.DTYPES, cp_plan.WIDTHS, CHIPS))
+PROGRAMS = [
+    (dtype, width, together, chip)
+    for dtype, width, together, chip in itertools.product(
+        cp_plan.DTYPES, cp_plan.WIDTHS, (1, max(cp_plan.BLOCKS)), CHIPS
+    )
+    if together == 1 or chip in cp_plan.CLUSTERS
+]
 
 #: Bytes of shared memory that a block has besides its own from Hopper on.
 RESERVED = 1024
@@ -32,6 +38,7 @@ REGISTERS, DEALT = 65536, 8
 HEAD = [
     "stored",
     "columns",
+    "blocks",
     "GPU",
     "registers",
     "warps by these",
@@ -51,21 +58,21 @@ def reports():
     Returns
     -------
     dict of tuple to bench.sass.Report
-        By type, columns and capability.
+        By type, columns, blocks of a tensor and capability.
     """
     # Each its own store, as one makes one thing at a time.
     with tempfile.TemporaryDirectory() as folder:
 
         def cubin(program):
-            dtype, width, capability = program
-            unit = cp_plan.plan((8, 8, 8), width, dtype).unit
+            dtype, width, blocks, capability = program
+            unit = cp_plan.plan((8, 8, 8), width, dtype, blocks).unit
             return compiler.cubin(unit, capability, Store(Path(folder)))
 
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             cubins = dict(zip(PROGRAMS, pool.map(cubin, PROGRAMS), strict=True))
     found = {}
     for capability in CHIPS:
-        own = [program for program in PROGRAMS if program[2] == capability]
+        own = [program for program in PROGRAMS if program[-1] == capability]
         counts = sass.instructions([cubins[program] for program in own], f"SM{capability}")
         for program, names in zip(own, counts, strict=True):
             found[program] = _report(program, sass.usage(cubins[program]), names)
@@ -78,10 +85,10 @@ def _report(program, usage, names):
         counts[kind] = sum(n for name, n in names.items() if pattern.match(name))
     return sass.Report(
         kernel="cp_als_small",
-        capability=program[2],
+        capability=program[-1],
         registers=usage["REG"],
         stack=usage["STACK"],
-        shared=usage["SHARED"] - (RESERVED if program[2] >= 90 else 0),
+        shared=usage["SHARED"] - (RESERVED if program[-1] >= 90 else 0),
         warps=cp_plan.THREADS // 32,
         counts=counts,
         products={},
@@ -108,7 +115,9 @@ def faults(program, report):
         found.append(f"{report.registers} registers are too many for {cp_plan.THREADS} threads")
     if report.shared > STATIC:
         found.append(f"{report.shared} bytes of shared memory of its own; expected up to {STATIC}")
-    if not report.counts["shared"] or report.counts["generic"]:
+    # Those of other blocks are known by their addresses only.
+    alone = program[2] == 1
+    if not report.counts["shared"] or (alone and report.counts["generic"]):
         found.append(f"{report.counts['generic']} accesses do not know that memory is shared")
     return [f"{program}: {fault}" for fault in found]
 
@@ -125,11 +134,11 @@ def cells(program, report):
     -------
     list of str
     """
-    dtype, width, capability = program
+    dtype, width, blocks, capability = program
     registers = -(-report.registers // DEALT) * DEALT
 
     def shared(side):
-        return cp_plan.plan((side,) * 3, width, dtype).shared + STATIC
+        return cp_plan.plan((side,) * 3, width, dtype, blocks).shared + STATIC
 
     limit = CHIPS[capability].shared_memory
     largest = max(side for side in range(1, 99) if shared(side) <= limit)
@@ -137,6 +146,7 @@ def cells(program, report):
     return [
         dtype,
         str(width),
+        str(blocks),
         f"sm_{capability}",
         str(report.registers),
         str(REGISTERS // (32 * registers)),

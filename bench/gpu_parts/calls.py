@@ -288,8 +288,9 @@ class Maker:
             return _relative(exact, _models(few))
 
         exact = _models(rival(torch.float64))
-        chosen = cp_plan.plan(shape, call.rank, call.dtype)
-        seconds = cp_plan.seconds(chosen, count, SWEEPS, devices.chip_of(self._device))
+        problem, chip = (shape, call.rank, call.dtype), devices.chip_of(self._device)
+        chosen = cp_plan.plan(*problem, cp_plan.blocks_of(*problem, chip))
+        seconds = cp_plan.seconds(chosen, count, SWEEPS, chip)
         # Two contractions a sweep, whatever the order; each tensor once, starts and results.
         flops = 4.0 * SWEEPS * x.numel() * call.rank
         least = call.itemsize * (x.numel() + 2.0 * count * sum(shape) * call.rank)

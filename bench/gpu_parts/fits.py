@@ -13,6 +13,10 @@ CALLS = (
     Call("fits", (10_000, 8, 8, 8, 8), rank=8),
     Call("fits", (10_000, 5, 5, 5, 5, 5), rank=8),
     Call("fits", (2_000, 32, 32, 32), rank=8),
+    # What a cluster of blocks holds.
+    Call("fits", (500, 56, 56, 56), rank=8),
+    Call("fits", (500, 20, 20, 20, 20), rank=8),
+    Call("fits", (1, 20, 20, 20, 20), rank=8),
 )
 
 REHEARSED = (Call("fits", (3, 4, 5, 6), rank=2),)

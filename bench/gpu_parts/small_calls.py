@@ -40,6 +40,8 @@ FITS = (
     Call("fits", (3, 40, 6, 5), rank=5),
     Call("fits", (3, 3, 4, 2, 3), rank=9, dtype="float64"),
     Call("fits", (3, 2, 3, 2, 3, 2), rank=17),
+    # Dealt to the blocks of a cluster, where there are clusters.
+    Call("fits", (2, 44, 40, 37), rank=3),
 )
 
 #: What of these is not measured by itself.

@@ -24,6 +24,8 @@ struct Shape {
     // Rows and columns of the tensor as a matrix, and entries from one row to the next.
     Group side[2];
     int stride;
+    // This block among those of the tensor, and its rows.
+    int block, blocks, first, rows;
 };
 
 // Writes out[m, r] = sum_k x(m, k) w[k, r], where rows of x lie `across` apart, terms `along`: one

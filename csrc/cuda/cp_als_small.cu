@@ -16,10 +16,16 @@
 // bytes: the tensor once, factors twice. Shared memory: L (Q or Q + 1) + (S + L + Q + the longest
 // mode) WIDTH numbers, and (N + 1) R^2 + 2 R + 32 WIDTH + 32 of 8 bytes.
 //
+// A tensor too large for that is dealt by rows to the blocks of a cluster, which hold the rest in
+// common: each contracts its own rows, results are gathered or added up (two and three barriers of
+// the cluster), and all that is small is done by every block. Besides the tensor's rows a block has
+// what one alone has, so what fits grows by less than the number of blocks.
+//
 // The error comes from three scalars in double precision, and from the residual where these have
 // lost their digits; every sum is taken in a fixed order, so results repeat to the bit. R + 3
 // barriers a mode, two a contraction and six at the end of a sweep.
 #include "block.cuh"
+#include "cluster.cuh"
 #include "contraction.cuh"
 #include "equations.cuh"
 #include "residual.cuh"
@@ -35,8 +41,10 @@ struct Parts {
     int grams, h, diagonal, shift, factors, partial[2], product, x, end;
 };
 
-// At the beginning: room for sums over the block, and then for rows that are solved for.
-constexpr int SOLVING = WARP * int(sizeof(double));
+// At the beginning: what all threads know; room for sums over the block; for rows that are solved
+// for.
+constexpr int KNOWN = (sizeof(Shape) + sizeof(Parts) + 15) / 16 * 16;
+constexpr int SOLVING = KNOWN + WARP * int(sizeof(double));
 
 __device__ inline Parts parts_of(const Shape& shape, int width, int item) {
     int total = 0, longest = 0;
@@ -57,7 +65,8 @@ __device__ inline Parts parts_of(const Shape& shape, int width, int item) {
     in.partial[1] = in.partial[0] + shape.side[0].size * row;
     in.product = in.partial[1] + shape.side[1].size * row;
     in.x = in.product + longest * row;
-    in.end = in.x + shape.side[0].size * shape.stride * item;
+    const int most = (shape.side[0].size + shape.blocks - 1) / shape.blocks;
+    in.end = in.x + most * shape.stride * item;
     return in;
 }
 
@@ -74,22 +83,18 @@ struct Limits {
 template <typename T, int RANK>
 __device__ double squared_residual(const Shape& shape, const Parts& in, double fine) {
     const T *x = part<T>(in.x), *factors = part<T>(in.factors);
-    const int rows = shape.side[0].size, columns = shape.side[1].size;
+    const T* left = part<T>(in.partial[0]) + shape.first * RANK;
     ROLLED
     for (int side = 0; side < 2; ++side)
         khatri_rao<T, RANK>(shape, factors, shape.side[side], part<T>(in.partial[side]));
     __syncthreads();
-    double* room = part<double>(0);
-    const double squared = block_sum(
-        squared_distance<T, RANK>(
-            x, shape.stride, part<T>(in.partial[0]), part<T>(in.partial[1]), rows, columns
-        ),
-        room
+    double* room = part<double>(KNOWN);
+    const double own = squared_distance<T, RANK>(
+        x, shape.stride, left, part<T>(in.partial[1]), shape.rows, shape.side[1].size
     );
+    const double squared = cluster_sum(shape, own, room);
     if (sizeof(T) == sizeof(double) || !(squared < fine)) return squared;
-    return block_sum(
-        squared_distance_in_double<T, RANK>(shape, x, shape.stride, factors, rows, columns), room
-    );
+    return cluster_sum(shape, squared_distance_in_double<T, RANK>(shape, x, factors), room);
 }
 
 // Updates the modes of one side that are free; returns whether all is finite. inner, of the last
@@ -108,10 +113,16 @@ __device__ bool update_side(
         khatri_rao<T, RANK>(shape, factors, other, part<T>(with));
         __syncthreads();
     }
-    const int across = side ? 1 : shape.stride, along = side ? shape.stride : 1;
     T* partial = part<T>(in.partial[side]);
-    contract<T, RANK>(part<T>(in.x), across, along, part<T>(with), partial, own.size, other.size);
-    __syncthreads();
+    // This block's rows of the result, or its terms of all of it.
+    const int across = side ? 1 : shape.stride, along = side ? shape.stride : 1;
+    const int first = shape.first * RANK, rows = side ? own.size : shape.rows;
+    contract<T, RANK>(
+        part<T>(in.x), across, along, part<T>(with) + (side ? first : 0),
+        partial + (side ? 0 : first), rows, side ? shape.rows : other.size
+    );
+    if (side) sum_over_cluster(shape, partial, own.size * RANK);
+    else gather(shape, partial, own.size, RANK);
     ROLLED
     for (int m = own.first; m < own.last; ++m) {
         if (!(free >> m & 1)) continue;
@@ -144,11 +155,11 @@ __device__ void fit(
     const int order = shape.order, n = shape.rank, columns = shape.side[1].size;
     const int rows_of_factors = shape.offset[order - 1] / RANK + shape.size[order - 1];
     T* factors = part<T>(in.factors);
-    double *room = part<double>(0), *grams = part<double>(in.grams);
+    double *room = part<double>(KNOWN), *grams = part<double>(in.grams);
 
     double squared_norm = 0;
-    FOR_EACH(e, shape.side[0].size * columns) {
-        const T value = x[e];
+    FOR_EACH(e, shape.rows * columns) {
+        const T value = x[shape.first * columns + e];
         part<T>(in.x)[e / columns * shape.stride + e % columns] = value;
         squared_norm += double(value) * double(value);
     }
@@ -156,7 +167,7 @@ __device__ void fit(
         const int r = e % RANK;
         factors[e] = r < n ? given[e / RANK * n + r] : T(0);
     }
-    squared_norm = block_sum(squared_norm, room);
+    squared_norm = cluster_sum(shape, squared_norm, room);
     ROLLED
     for (int m = 0; m < order; ++m)
         gram_of<T, RANK>(factors + shape.offset[m], grams + m * n * n, shape.size[m], n);
@@ -193,7 +204,7 @@ __device__ void fit(
             model += value;
             if (e % (n + 1) == 0) trace += value;
             // Of sweeps 16, 32, 64, ... the last three.
-            if (watched && sweep >= 16 && !(sweep & (sweep - 1)))
+            if (watched && !shape.block && sweep >= 16 && !(sweep & (sweep - 1)))
                 watched[(31 - __clz(sweep)) % 3 * n * n + e] = value;
         }
         inner = block_sum(inner, room);
@@ -207,9 +218,10 @@ __device__ void fit(
         if (lost || asked) error = sqrt(squared_residual<T, RANK>(shape, in, fine) / scale);
         ended = rule.status(sweep, error, lost || asked, asked);
         if (ended == RUNNING && sweep == n_iter_max) ended = MAX_ITER;
-        if (threadIdx.x == 0) errors[sweep - 1] = error;
+        if (threadIdx.x == 0 && !shape.block) errors[sweep - 1] = error;
     }
 
+    if (shape.block > 0) return;
     FOR_EACH(e, rows_of_factors * n) given[e] = factors[e / n * RANK + e % n];
     if (watched) FOR_EACH(e, n * n) watched[3 * n * n + e] = hadamard(grams, order, n, -1, e);
     if (threadIdx.x == 0) {
@@ -222,17 +234,19 @@ __device__ void fit(
 // x [B, I_0, ...]; factors [B, sum I_n, rank], of all modes below each other: the starts, and then
 // the results; errors [B, n_iter_max], of the sweeps that ran; sweeps, status (of Status), ridges
 // [B]; watched [B, 4, rank, rank] or null: inner products of the components after the last three of
-// sweeps 16, 32, 64, ..., that of sweep 2^k in place k % 3, and at the end. free: a bit a mode.
+// sweeps 16, 32, 64, ..., that of sweep 2^k in place k % 3, and at the end. blocks: of a tensor, a
+// cluster. free: a bit a mode.
 //
 // The least number of blocks, 1, is there for the compiler, which else spills to have several.
 extern "C" __global__ void __launch_bounds__(512, 1) cp_als_small(
     const REAL* x, REAL* factors, double* errors, int* sweeps, int* status, double* ridges,
     double* watched, int order, int i0, int i1, int i2, int i3, int i4, int rank, int split,
-    unsigned free, int n_iter_max, double tol, double jitter, double floor, double below,
+    int blocks, unsigned free, int n_iter_max, double tol, double jitter, double floor, double below,
     double least, double l2
 ) {
-    __shared__ Shape shape;
-    __shared__ Parts parts;
+    Shape& shape = *part<Shape>(0);
+    Parts& parts = *part<Parts>(sizeof(Shape));
+    const long long tensor = blockIdx.x / blocks;
     if (threadIdx.x == 0) {
         const int size[5] = {i0, i1, i2, i3, i4};
         shape.order = order;
@@ -249,10 +263,13 @@ extern "C" __global__ void __launch_bounds__(512, 1) cp_als_small(
         }
         // Odd, so that rows begin in different banks.
         shape.stride = shape.side[1].size | 1;
+        shape.block = blockIdx.x % blocks;
+        shape.blocks = blocks;
+        shape.first = first_of(shape.side[0].size, shape.block, blocks);
+        shape.rows = first_of(shape.side[0].size, shape.block + 1, blocks) - shape.first;
         parts = parts_of(shape, WIDTH, sizeof(REAL));
     }
     __syncthreads();
-    const long long tensor = blockIdx.x;
     const long long entries = (long long)shape.side[0].size * shape.side[1].size;
     const int total = shape.offset[order - 1] / WIDTH + shape.size[order - 1];
     fit<REAL, WIDTH>(

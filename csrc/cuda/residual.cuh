@@ -53,24 +53,23 @@ __device__ double squared_distance(
 // The same, all of it in double precision, from the factors themselves: for a model so near to the
 // data that its rounding would show. Seldom needed, and so with no care for speed.
 template <typename T, int RANK>
-__device__ double squared_distance_in_double(
-    const Shape& shape, const T* x, int stride, const T* factors, int rows, int columns
-) {
+__device__ double squared_distance_in_double(const Shape& shape, const T* x, const T* factors) {
+    const int columns = shape.side[1].size;
     double total = 0;
-    FOR_EACH(e, rows * columns) {
+    FOR_EACH(e, shape.rows * columns) {
         const int row = e / columns, column = e % columns;
         double model = 0;
         ROLLED
         for (int r = 0; r < shape.rank; ++r) {
             double value = 1;
             ROLLED
-            for (int n = shape.order - 1, index = e; n >= 0; --n) {
+            for (int n = shape.order - 1, index = shape.first * columns + e; n >= 0; --n) {
                 value *= double(factors[shape.offset[n] + index % shape.size[n] * RANK + r]);
                 index /= shape.size[n];
             }
             model += value;
         }
-        const double gap = double(x[row * stride + column]) - model;
+        const double gap = double(x[row * shape.stride + column]) - model;
         total += gap * gap;
     }
     return total;

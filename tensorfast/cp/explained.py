@@ -137,17 +137,19 @@ def _planned_blocks(x: Tensor, stack: Stack, rank: int) -> FitPlan:
     from ..cuda import cp_plan
     from ..kernels.devices import chip_of
 
-    dtype = compute_dtype(x.dtype)
-    chosen = cp_plan.plan(stack.shape, rank, str(dtype).removeprefix("torch."))
+    dtype, chip = compute_dtype(x.dtype), chip_of(x.device)
+    problem = stack.shape, rank, str(dtype).removeprefix("torch.")
+    chosen = cp_plan.plan(*problem, cp_plan.blocks_of(*problem, chip))
     together = next(stack.parts(grain(SLAB, x), rank)).stop
     # Factors twice, and what is kept of the components.
     each = 2 * sum(stack.shape) * rank * dtype.itemsize + 4 * rank * rank * torch.float64.itemsize
     return FitPlan(
         method="cp_als",
         engine="blocks",
-        schedule=f"tree of two branches, {len(stack)} blocks of {chosen.threads} threads",
+        schedule=f"tree of two branches, {len(stack)} x {chosen.blocks} blocks of "
+        f"{chosen.threads} threads",
         reads=0.0,
-        seconds=cp_plan.seconds(chosen, len(stack), 1, chip_of(x.device)),
+        seconds=cp_plan.seconds(chosen, len(stack), 1, chip),
         workspace=together * each,
     )
 

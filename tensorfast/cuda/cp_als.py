@@ -1,4 +1,4 @@
-"""CP-ALS of many small tensors at once, each by one thread block: the launcher of its kernel."""
+"""CP-ALS of many small tensors at once, each by one thread block or a cluster of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..convergence import StoppingRule
 from ..kernels.devices import chip_of
 from ..precision import explicit_residual_below, pivot_tolerance, precision_floor
 from . import launcher
-from .cp_plan import plan, reasons
+from .cp_plan import blocks_of, plan, reasons
 
 __all__ = ["STATUSES", "Fits", "cp_als_small"]
 
@@ -61,6 +61,7 @@ def cp_als_small(
     tol: float = 1e-6,
     l2_reg: float = 0.0,
     free: Sequence[int] | None = None,
+    blocks: int | None = None,
     launch: Callable[..., None] = launcher.launch,
 ) -> Fits:
     """Fit each of a batch of small tensors by alternating least squares from a given start.
@@ -79,6 +80,8 @@ def cp_als_small(
         As of `tensorfast.cp_als`.
     free : sequence of int, optional
         Modes that are updated; the others keep their start. All of them if not given.
+    blocks : int, optional
+        Of a tensor: a cluster if more than one. As few as hold it if not given.
     launch : callable
         What puts a kernel on a device, with the arguments of `tensorfast.cuda.launcher.launch`.
 
@@ -110,7 +113,7 @@ def cp_als_small(
             f"cp_als_small: n_iter_max is {n_iter_max}, free is {free}; expected at least one "
             "sweep, and one mode"
         )
-    chosen = plan(shape, rank, dtype)
+    chosen = plan(shape, rank, dtype, blocks or blocks_of(shape, rank, dtype, chip_of(x.device)))
     factors = torch.cat(list(start), 1)
 
     def doubles(*sizes: int) -> Tensor:
@@ -134,9 +137,10 @@ def cp_als_small(
     below, floor = explicit_residual_below(x.dtype), precision_floor(x.dtype)
     limits = (tol, jitter, floor, below, pivot_tolerance(x.dtype, rank), l2_reg)
     arguments: list[Any] = [a.data_ptr() for a in arrays]
-    arguments += map(ctypes.c_int, (len(shape), *sizes, rank, chosen.split))
+    arguments += map(ctypes.c_int, (len(shape), *sizes, rank, chosen.split, chosen.blocks))
     arguments += [ctypes.c_uint(sum(1 << n for n in set(modes))), ctypes.c_int(n_iter_max)]
     arguments += map(ctypes.c_double, limits)
     if len(x):
-        launch(chosen.unit, x.device, len(x), chosen.threads, chosen.shared, arguments)
+        of_each = chosen.blocks, chosen.threads, chosen.shared
+        launch(chosen.unit, x.device, len(x), *of_each, arguments)
     return fits

@@ -13,7 +13,19 @@ from ..kernels.devices import ITEMSIZE, LAUNCH, REACHED, Chip
 from .compiler import Unit, missing
 from .launcher import STATIC
 
-__all__ = ["DTYPES", "MODES", "RANK", "THREADS", "WIDTHS", "Plan", "plan", "reasons", "seconds"]
+__all__ = [
+    "BLOCKS",
+    "DTYPES",
+    "MODES",
+    "RANK",
+    "THREADS",
+    "WIDTHS",
+    "Plan",
+    "blocks_of",
+    "plan",
+    "reasons",
+    "seconds",
+]
 
 #: Columns of the kernel's matrices: the rank, filled up.
 WIDTHS = (4, 8, 16, 32)
@@ -24,15 +36,21 @@ DTYPES = {"float32": "float", "float64": "double"}
 #: Limits of the kernel: modes of a tensor, columns of a factor, threads of a block.
 MODES, RANK, THREADS = (2, 5), WIDTHS[-1], 512
 
-#: Rows that are solved for at once, and lanes of a warp, as in the source.
-_ROWS, _WARP = 32, 32
+#: Blocks that a tensor may have. Clusters of eight have room on every GPU that has clusters: those
+#: of compute capability 9.0 to 11.x.
+BLOCKS, CLUSTERS = (1, 2, 4, 8), range(90, 120)
+
+#: Rows that are solved for at once, lanes of a warp, and bytes of what all threads know, as in the
+#: source.
+_ROWS, _WARP, _KNOWN = 32, 32, 144
 
 #: Of a multiprocessor: clock, registers, threads; shared memory that each block takes besides.
 _CLOCK, _REGISTERS, _RESIDENT, _RESERVED = 1.7e9, 65536, 2048, 1024
 
-#: Cycles of a barrier with what waits around it, and of a step of 16 multiply-adds that waits for
-#: its loads; the share of the peak that products from shared memory reach, of five loads a step.
-_BARRIER, _STEP, _SHARE = 80, 40, 0.35
+#: Cycles of a barrier with what waits around it, of one of a cluster, and of a step of 16
+#: multiply-adds that waits for its loads; the share of the peak that products from shared memory
+#: reach, of five loads a step; bytes a cycle that a block reads of others' shared memory.
+_BARRIER, _TOGETHER, _STEP, _SHARE, _FROM_PEERS = 80, 400, 40, 0.35, 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,8 @@ class Plan:
         Of one tensor.
     rank : int
     dtype : str
+    blocks : int
+        Of a tensor; more than one are a cluster, and have some of its rows each.
     split : int
         Modes before this one are the rows of the tensor as a matrix.
     width : int
@@ -58,6 +78,7 @@ class Plan:
     shape: tuple[int, ...]
     rank: int
     dtype: str
+    blocks: int
     split: int
     width: int
     threads: int
@@ -66,7 +87,11 @@ class Plan:
     @property
     def unit(self) -> Unit:
         """What is to be compiled."""
-        macros = (("REAL", DTYPES[self.dtype]), ("WIDTH", str(self.width)))
+        macros = (
+            ("REAL", DTYPES[self.dtype]),
+            ("WIDTH", str(self.width)),
+            ("CLUSTERED", str(int(self.blocks > 1))),
+        )
         return Unit("cp_als_small.cu", macros)
 
     @property
@@ -75,7 +100,18 @@ class Plan:
         return math.prod(self.shape[: self.split]), math.prod(self.shape[self.split :])
 
 
-def plan(shape: Sequence[int], rank: int, dtype: str) -> Plan:
+def blocks_of(shape: Sequence[int], rank: int, dtype: str, chip: Chip) -> int:
+    """Count the blocks that a tensor takes: as few as hold it; if none do, as many as there are."""
+    there = BLOCKS if chip.capability in CLUSTERS else BLOCKS[:1]
+    enough = (
+        blocks
+        for blocks in there
+        if plan(shape, rank, dtype, blocks).shared + STATIC <= chip.shared_memory
+    )
+    return next(enough, there[-1])
+
+
+def plan(shape: Sequence[int], rank: int, dtype: str, blocks: int = 1) -> Plan:
     """Decide; of a problem that `reasons` has nothing against, the shared memory apart."""
     shape = tuple(shape)
     width = next(w for w in WIDTHS if w >= rank)
@@ -83,16 +119,18 @@ def plan(shape: Sequence[int], rank: int, dtype: str) -> Plan:
     def sides(split: int) -> tuple[int, int]:
         return math.prod(shape[:split]), math.prod(shape[split:])
 
-    # The contractions are the same for every split; what lies beside the tensor is not.
-    split = min(range(1, len(shape)), key=lambda s: sum(sides(s)))
+    # The contractions are the same for every split; what lies beside the tensor is not. Rows are
+    # gathered from the blocks of a cluster, which takes less than to add up columns.
+    split = min(range(1, len(shape)), key=lambda s: (sum(sides(s)), (blocks > 1) * -sides(s)[0]))
     rows, columns = sides(split)
+    own = -(-rows // blocks)
     double, item = 8, ITEMSIZE[dtype]
     small = _WARP + _ROWS * width + (len(shape) + 1) * rank**2 + 2 * rank
     matrices = (sum(shape) + rows + columns + max(shape)) * width
-    shared = -(-small * double // 16) * 16 + (matrices + rows * (columns | 1)) * item
+    shared = _KNOWN + -(-small * double // 16) * 16 + (matrices + own * (columns | 1)) * item
     # Sixteen steps of a thread through each contraction.
-    threads = 1 << max(6, round(math.log2(max(1, rows * columns * width / 256))))
-    return Plan(shape, rank, dtype, split, width, min(threads, THREADS), shared)
+    threads = 1 << max(6, round(math.log2(max(1, own * columns * width / 256))))
+    return Plan(shape, rank, dtype, blocks, split, width, min(threads, THREADS), shared)
 
 
 def reasons(shape: Sequence[int], rank: int, dtype: str, device: str, chip: Chip) -> list[str]:
@@ -111,10 +149,12 @@ def reasons(shape: Sequence[int], rank: int, dtype: str, device: str, chip: Chip
     if 0 in (*shape, rank):
         found.append("nothing to compute")
     if not found[len(missing()) + (device != "cuda") :]:
-        needed = plan(shape, rank, dtype).shared + STATIC
+        blocks = blocks_of(shape, rank, dtype, chip)
+        needed = plan(shape, rank, dtype, blocks).shared + STATIC
         if needed > chip.shared_memory:
+            each = f" in each of {blocks} blocks" if blocks > 1 else ""
             found.append(
-                f"a tensor takes {needed} bytes of shared memory; a block may use "
+                f"a tensor takes {needed} bytes of shared memory{each}; a block may use "
                 f"{chip.shared_memory}"
             )
     return found
@@ -133,13 +173,17 @@ def seconds(chosen: Plan, batch: int, sweeps: int, chip: Chip, registers: int = 
         _REGISTERS // (registers * threads),
         _RESIDENT // threads,
     )
-    together = max(1, min(together, -(-batch // chip.multiprocessors)))
-    products = 4.0 * rows * columns * width
+    blocks = chosen.blocks
+    together = max(1, min(together, -(-batch * blocks // chip.multiprocessors)))
+    products = 4.0 * rows * columns * width / blocks
     small = modes * 2 / 3 * rank**3 + 6 * sum(chosen.shape) * rank**2
     peak = chip.fp32 if chosen.dtype == "float32" else chip.fp64
     work = (products / peak + small / chip.fp64) / _SHARE * chip.multiprocessors
     waits = _BARRIER * (modes * (rank + 3) + 10) + _STEP * products / (32 * threads)
-    turns = math.ceil(batch / (together * chip.multiprocessors))
+    if blocks > 1:
+        exchanged = (rows + 2 * columns) * width * ITEMSIZE[chosen.dtype]
+        waits += 7 * _TOGETHER + exchanged / _FROM_PEERS
+    turns = math.ceil(batch * blocks / (together * chip.multiprocessors))
     data = batch * math.prod(chosen.shape) * ITEMSIZE[chosen.dtype]
     fits = turns * sweeps * max(together * work, waits / _CLOCK)
     return LAUNCH + fits + data / (REACHED * chip.bandwidth)

@@ -40,14 +40,22 @@ def _ready(unit: Unit, device: int) -> Any:
 
 
 def launch(
-    unit: Unit, device: torch.device, blocks: int, threads: int, shared: int, arguments: list[Any]
+    unit: Unit,
+    device: torch.device,
+    clusters: int,
+    cluster: int,
+    threads: int,
+    shared: int,
+    arguments: list[Any],
 ) -> None:
-    """Put a kernel on the current stream of ``device``.
+    """Put a kernel on the current stream of ``device``, in clusters of so many blocks.
 
     ``arguments`` are addresses as integers, and numbers of ``ctypes`` as wide as the kernel's.
     """
     cuda = core()
     index = torch.cuda.current_device() if device.index is None else device.index
     with torch.cuda.device(index):
-        config = cuda.LaunchConfig(grid=blocks, block=threads, shmem_size=shared)
+        # Of clusters the grid counts clusters. Blocks by themselves are none, to every GPU.
+        together = {"cluster": cluster} if cluster > 1 else {}
+        config = cuda.LaunchConfig(grid=clusters, block=threads, shmem_size=shared, **together)
         cuda.launch(torch.cuda.current_stream(index), config, _ready(unit, index), *arguments)

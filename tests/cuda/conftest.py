@@ -52,10 +52,11 @@ def libraries(build):
 def launch(libraries):
     """Take the place of a launch on a GPU; ``launch.backwards`` lets the last thread go first."""
 
-    def instead(unit, device, blocks, threads, shared, arguments):
+    def instead(unit, device, clusters, cluster, threads, shared, arguments):
         places = [ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments]
         call = libraries(unit).launch
-        wrong = call(blocks, instead.threads or threads, shared, instead.backwards, *places)
+        count = instead.threads or threads
+        wrong = call(clusters, cluster, count, shared, instead.backwards, *places)
         assert wrong is None, wrong.decode()
 
     instead.backwards, instead.threads = False, None

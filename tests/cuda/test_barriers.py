@@ -12,22 +12,27 @@ import pytest
 
 from tensorfast.cuda import sources
 
-SOURCE, BARRIER = "cp_als_small.cu", "__syncthreads();"
+SOURCE, BARRIER = "cp_als_small.cu", re.compile(r"(__syncthreads|cluster_barrier)\(\);")
 MACROS = (("REAL", "float"), ("WIDTH", "8"))
-TEXT = sources.expanded(SOURCE)
-PLACES = [match.start() for match in re.finditer(re.escape(BARRIER), TEXT)]
-# In a sum over the block, and where a mode's rows are solved for.
-QUICK = (0, 5)
+# Without what only the device has for the barriers themselves.
+TEXT = re.sub(
+    r"#if CLUSTERED && !defined\(ON_HOST\).*?#endif", "", sources.expanded(SOURCE), flags=re.DOTALL
+)
+PLACES = list(BARRIER.finditer(TEXT))
+# In a sum over the block, where rows are gathered, and where a mode's rows are solved for.
+QUICK = (0, 2, 10)
 
 
 @pytest.fixture(scope="module")
 def watched(build):
     """Return a function that builds and runs the program with another text of the kernel."""
 
-    def run(text):
+    def run(text, clustered=1):
         options = ("-fsanitize=thread", "-Wno-tsan")
         try:
-            program = build("cp_als_small_watched.cpp", MACROS, text, *options)
+            program = build(
+                "cp_als_small_watched.cpp", (*MACROS, ("CLUSTERED", clustered)), text, *options
+            )
         except subprocess.CalledProcessError:
             pytest.skip("the C++ compiler has no ThreadSanitizer")
         # The sanitizer wants memory where addresses are not drawn too far apart.
@@ -39,11 +44,12 @@ def watched(build):
 
 def without(place):
     """Return the text with a barrier less."""
-    return TEXT[:place] + TEXT[place + len(BARRIER) :]
+    return TEXT[: place.start()] + TEXT[place.end() :]
 
 
-def test_no_two_threads_race(watched):
-    done = watched(TEXT)
+@pytest.mark.parametrize("clustered", [0, 1], ids=["a block", "a cluster"])
+def test_no_two_threads_race(watched, clustered):
+    done = watched(TEXT, clustered)
     assert (done.returncode, done.stderr) == (0, "")
     # What it is taken through: the ends, a ridge, and the residual in double precision.
     said = done.stdout.splitlines()
@@ -68,7 +74,8 @@ def test_a_barrier_that_is_missing_is_found(watched, number):
 
 
 def test_a_barrier_that_not_all_threads_reach_is_found(watched):
-    odd = TEXT[: PLACES[1]] + "if (threadIdx.x)" + TEXT[PLACES[1] :]
+    at = PLACES[QUICK[0]].start()
+    odd = TEXT[:at] + "if (threadIdx.x)" + TEXT[at:]
     done = watched(odd)
     assert "a barrier that not all threads reach" in done.stdout
     assert done.returncode != 0

@@ -165,5 +165,5 @@ def test_explain_tells_of_blocks(monkeypatch):
     monkeypatch.setattr("tensorfast.kernels.devices.chip_of", lambda device: chip_like(90))
     plan = tf.explain("cp_als", x, 8, batch_dims=1)
     assert plan.engine == "blocks"
-    assert plan.schedule == "tree of two branches, 5000 blocks of 128 threads"
+    assert plan.schedule == "tree of two branches, 5000 x 1 blocks of 128 threads"
     assert 1e-6 < plan.seconds < 1e-3

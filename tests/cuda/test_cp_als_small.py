@@ -98,6 +98,40 @@ def test_any_split_and_number_of_threads_gives_the_same(launch, monkeypatch):
         compare(fits, x, start, DIGITS[DOUBLE], n_iter_max=3, tol=0)
 
 
+@pytest.mark.parametrize("blocks", [2, 3, 8])
+@pytest.mark.parametrize("dtype", [FLOAT, DOUBLE], ids=["float32", "float64"])
+@pytest.mark.parametrize("shape", [(5, 4, 6), (3, 2, 4, 3), (67, 2, 3)], ids=str)
+def test_the_blocks_of_a_cluster_give_the_same_together(launch, shape, dtype, blocks):
+    """Of any number, with rows that do not divide, and with fewer rows than blocks."""
+    x, start = problem(shape, 3, dtype)
+    launch.backwards = blocks == 3
+    fits = cp_als_small(x, start, n_iter_max=6, tol=0, blocks=blocks, launch=launch)
+    compare(fits, x, start, DIGITS[dtype], n_iter_max=6, tol=0)
+    launch.backwards = not launch.backwards
+    again = cp_als_small(x, start, n_iter_max=6, tol=0, blocks=blocks, launch=launch)
+    assert torch.equal(fits.errors, again.errors)
+
+
+def test_a_cluster_takes_the_residual_itself_and_stops_as_one(launch):
+    level = explicit_residual_below(FLOAT) / 100
+    x, start = problem((6, 5, 4), 2, FLOAT, noise=level)
+    x[1] = problem((6, 5, 4), 1, FLOAT, noise=0)[0][1]
+    one, several = (
+        cp_als_small(x, start, n_iter_max=60, tol=1e-7, blocks=n, launch=launch) for n in (1, 3)
+    )
+    assert one.errors[0, int(one.sweeps[0]) - 1] < explicit_residual_below(FLOAT)
+    assert torch.equal(one.status, several.status)
+    ends = [fits.errors[0, int(fits.sweeps[0]) - 1] for fits in (one, several)]
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=0)
+
+
+def test_what_is_not_finite_ends_every_block_of_a_cluster(launch):
+    x, start = problem((4, 3, 5), 2, batch=2)
+    x[0, 2, 1, 1] = float("nan")
+    fits = cp_als_small(x, start, n_iter_max=5, tol=0, blocks=2, launch=launch)
+    assert [STATUSES[c] for c in fits.status.tolist()] == ["not_finite", "max_iter"]
+
+
 def test_results_do_not_depend_on_who_goes_first(launch):
     x, start = problem((6, 5, 4), 4, FLOAT, batch=1)
     one = cp_als_small(x, start, n_iter_max=4, tol=0, launch=launch)
@@ -241,12 +275,13 @@ def test_data_that_do_not_lie_in_order(launch):
 
 
 def test_the_plan_counts_shared_memory_as_the_kernel_does(libraries):
-    for shape, rank, dtype in itertools.product(SHAPES, (1, 3, 8, 32), cp_plan.DTYPES):
-        chosen = cp_plan.plan(shape, rank, dtype)
+    problems = itertools.product(SHAPES, (1, 3, 8, 32), cp_plan.DTYPES, (1, 3))
+    for shape, rank, dtype, blocks in problems:
+        chosen = cp_plan.plan(shape, rank, dtype, blocks)
         size = (ctypes.c_int * 5)(*shape)
         if rank == 3 and shape != SHAPES[0]:
             continue
-        taken = libraries(chosen.unit).bytes_taken(len(shape), size, rank, chosen.split)
+        taken = libraries(chosen.unit).bytes_taken(len(shape), size, rank, chosen.split, blocks)
         assert chosen.shared == taken
 
 
@@ -285,13 +320,15 @@ def test_on_a_cpu_it_says_why_not():
         ((16, 16, 16), 33, "float32", 90, "rank 33; the kernel takes up to 32"),
         ((16, 16, 16), 8, "bfloat16", 90, "x is bfloat16"),
         ((16, 0, 16), 8, "float32", 90, "nothing to compute"),
-        ((64, 64, 64), 8, "float32", 90, "bytes of shared memory; a block may use 232448"),
+        ((64, 64, 64), 8, "float32", 80, "bytes of shared memory; a block may use 166912"),
+        ((80, 80, 80), 8, "float32", 90, "in each of 8 blocks; a block may use 232448"),
+        ((64, 64, 64), 8, "float32", 120, "bytes of shared memory; a block may use 101376"),
         ((16, 16, 16), 8, "float32", 75, "compute capability 7.5"),
     ],
 )
 def test_reasons(monkeypatch, shape, rank, dtype, capability, reason):
     monkeypatch.setattr(cp_plan, "missing", lambda: ())
-    chip = chip_like(90)
+    chip = chip_like(max(80, capability))
     chip = type(chip)(**{**chip.__dict__, "capability": capability})
     (found,) = cp_plan.reasons(shape, rank, dtype, "cuda", chip)
     assert reason in found
@@ -313,6 +350,24 @@ def test_small_tensors_fit_and_cost_what_they_should(monkeypatch, chip):
         one, many = (cp_plan.seconds(chosen, b, 50, chip) for b in (1, 10_000))
         assert 1e-5 < one < many < 1
         assert cp_plan.seconds(chosen, 10_000, 100, chip) < 2 * many
+
+
+def test_a_cluster_holds_what_a_block_does_not(monkeypatch):
+    monkeypatch.setattr(cp_plan, "missing", lambda: ())
+    hopper, ampere, consumer = (chip_like(capability) for capability in (90, 80, 120))
+    for shape, blocks in [((35,) * 3, 1), ((40,) * 3, 2), ((58,) * 3, 8), ((24,) * 4, 8)]:
+        assert cp_plan.blocks_of(shape, 8, "float32", hopper) == blocks
+        assert cp_plan.reasons(shape, 8, "float32", "cuda", hopper) == []
+        chosen = cp_plan.plan(shape, 8, "float32", blocks)
+        assert chosen.sides[0] >= blocks
+        assert chosen.shared + STATIC <= hopper.shared_memory
+        for chip in (ampere, consumer):
+            assert cp_plan.blocks_of(shape, 8, "float32", chip) == 1
+    one, several = (cp_plan.plan((35,) * 3, 8, "float32", blocks) for blocks in (1, 8))
+    # For one tensor more blocks are faster, for many they are not.
+    for batch, faster in ((1, True), (10_000, False)):
+        times = [cp_plan.seconds(chosen, batch, 50, hopper) for chosen in (one, several)]
+        assert (times[1] < times[0]) == faster
 
 
 def test_splits_balance_and_threads_grow():

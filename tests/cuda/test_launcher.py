@@ -53,7 +53,7 @@ def seen(monkeypatch):
 @pytest.mark.parametrize(("device", "index"), [("cuda", 1), ("cuda:3", 3)])
 def test_a_kernel_is_loaded_once_and_put_on_the_current_stream(seen, device, index):
     for blocks in (5, 7):
-        launcher.launch(UNIT, torch.device(device), blocks, 128, 50_000, [1, 2])
+        launcher.launch(UNIT, torch.device(device), blocks, 1, 128, 50_000, [1, 2])
     loaded, asked, first, second = seen
     assert loaded == ("loaded", (UNIT, 90), "cp_als_small")
     most = chip_like(90).shared_memory - launcher.STATIC
@@ -65,7 +65,12 @@ def test_a_kernel_is_loaded_once_and_put_on_the_current_stream(seen, device, ind
     assert first[3:] == (1, 2)
 
 
+def test_a_grid_of_clusters(seen):
+    launcher.launch(UNIT, torch.device("cuda"), 5, 8, 128, 50_000, [])
+    assert seen[-1][1] == {"grid": 5, "cluster": 8, "block": 128, "shmem_size": 50_000}
+
+
 def test_a_driver_that_refuses_is_told_of(seen):
     seen.append(1)
     with pytest.raises(RuntimeError, match="232192 bytes of shared memory: 1"):
-        launcher.launch(UNIT, torch.device("cuda"), 1, 128, 50_000, [])
+        launcher.launch(UNIT, torch.device("cuda"), 1, 1, 128, 50_000, [])

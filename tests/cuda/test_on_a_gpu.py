@@ -46,9 +46,19 @@ def test_results_repeat_to_the_bit():
     assert all(map(torch.equal, one.factors, other.factors))
 
 
+@pytest.mark.parametrize("blocks", [2, 8])
+def test_a_cluster_of_blocks_gives_the_same(blocks):
+    if chip_of(torch.device("cuda", 0)).capability not in cp_plan.CLUSTERS:
+        pytest.skip("has no clusters")
+    for shape in ((17, 30, 12), (5, 4, 3, 6), (3, 2, 4, 2, 3)):
+        x, start = problem(shape, 8, torch.float64, 100)
+        one, several = (cp_als_small(x, start, n_iter_max=6, tol=0, blocks=n) for n in (1, blocks))
+        torch.testing.assert_close(several.errors, one.errors, rtol=0, atol=1e-9)
+
+
 def test_the_largest_that_fits_and_one_that_does_not():
     chip = chip_of(torch.device("cuda", 0))
-    sides = [n for n in range(8, 64) if not reasons_of(n, chip)]
+    sides = [n for n in range(8, 99) if not reasons_of(n, chip)]
     x, start = problem((sides[-1],) * 3, 8, torch.float32, 2)
     fits = cp_als_small(x, start, n_iter_max=2, tol=0)
     assert fits.errors.isfinite().all()

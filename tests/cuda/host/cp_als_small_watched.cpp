@@ -11,13 +11,13 @@ double next_number(unsigned& state) {
 }
 
 struct Problem {
-    int order, size[5], rank, split, threads;
+    int order, size[5], rank, split, blocks, threads;
     unsigned free;
     // Terms of the tensor, 0: noise throughout.
     int terms;
     double tol, l2;
 
-    int bytes() const { return bytes_taken(order, size, rank, split); }
+    int bytes() const { return bytes_taken(order, size, rank, split, blocks); }
 };
 
 void fit(const Problem& p) {
@@ -44,9 +44,9 @@ void fit(const Problem& p) {
     int sweeps = 0, status = 0;
     const double eps = sizeof(REAL) == 4 ? 1.2e-7 : 2.2e-16;
     const char* wrong = launch(
-        1, p.threads, p.bytes(), 0, x.data(), factors.data(), errors.data(), &sweeps, &status,
+        1, p.blocks, p.threads, p.bytes(), 0, x.data(), factors.data(), errors.data(), &sweeps, &status,
         ridges.data(), watched.data(), p.order, p.size[0], p.size[1], p.size[2], p.size[3],
-        p.size[4], p.rank, p.split, p.free, SWEEPS, p.tol, 2 * eps, 8 * eps, 20 * std::sqrt(eps),
+        p.size[4], p.rank, p.split, p.blocks, p.free, SWEEPS, p.tol, 2 * eps, 8 * eps, 20 * std::sqrt(eps),
         4 * p.rank * eps, p.l2
     );
     if (wrong) {
@@ -62,12 +62,14 @@ void fit(const Problem& p) {
 }  // namespace
 
 int main() {
+    // Blocks of a tensor.
+    constexpr int MOST = CLUSTERED ? 3 : 1;
     // Sums of four numbers; each side of several modes; threads that share the terms of a tile.
-    fit({3, {5, 4, 6, 1, 1}, 3, 1, 64, 7, 0, 0, 0});
-    fit({3, {5, 4, 6, 1, 1}, 3, 2, 96, 7, 0, 1e-4, 1e-3});
-    fit({5, {2, 3, 2, 3, 2}, 4, 2, 64, 27, 0, 0, 0});
+    fit({3, {5, 4, 6, 1, 1}, 3, 1, MOST, 64, 7, 0, 0, 0});
+    fit({3, {5, 4, 6, 1, 1}, 3, 2, 1, 96, 7, 0, 1e-4, 1e-3});
+    fit({5, {2, 3, 2, 3, 2}, 4, 2, MOST, 64, 27, 0, 0, 0});
     // A ridge, the residual itself, in double precision, and its end.
-    fit({3, {6, 5, 4, 1, 1}, 4, 1, 64, 7, 1, 1e-9, 0});
+    fit({3, {6, 5, 4, 1, 1}, 4, 1, MOST, 64, 7, 1, 1e-9, 0});
     // More rows than are solved for at once, fewer threads than tiles.
-    fit({3, {70, 3, 2, 1, 1}, 5, 1, 32, 7, 0, 0, 0});
+    fit({3, {70, 3, 2, 1, 1}, 5, 1, MOST, 32, 7, 0, 0, 0});
 }

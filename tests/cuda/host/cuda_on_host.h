@@ -3,8 +3,8 @@
 // else.
 //
 // So a run is repeatable, and tells of a barrier that not all threads reach. Blocks run one after
-// the other. Dynamic shared memory is filled with ones (NaN) before each block, and guarded behind
-// its end.
+// the other, those of a cluster side by side. Dynamic shared memory is filled with ones (NaN) before
+// each block, and guarded behind its end.
 //
 // To ThreadSanitizer the fibers are threads that only barriers put in an order: it reports every
 // two accesses, one of them a write, with no barrier between, whichever came first. A shuffle
@@ -30,16 +30,16 @@
 #define __device__
 #define __global__
 #define __launch_bounds__(...)
-#define __shared__ static
 #define threadIdx (host::self->thread)
-#define blockIdx (host::block)
+#define blockIdx (host::self->block)
 #define blockDim (host::threads)
 
+// That of the block at hand.
 unsigned char* shared_memory;
 
 namespace host {
 
-constexpr int MOST = 512, LANES = 32, GUARD = 256;
+constexpr int MOST = 512, LANES = 32, GUARD = 256, CLUSTER = 16;
 constexpr size_t STACK = 256 << 10;
 
 struct Dim {
@@ -53,21 +53,24 @@ struct Barrier {
 };
 
 struct Fiber {
-    Dim thread;
+    Dim thread, block;
+    // Its block's place in the cluster.
+    int place;
     ucontext_t context;
     char* stack;
     void* watched;
     Barrier* waits;
-    unsigned passed_block, passed_warp;
+    unsigned passed_cluster, passed_block, passed_warp;
     bool ended;
     // What a lane gives to the others: two in turn, as with marks.
     double slots[2];
 };
 
-Fiber fibers[MOST];
+Fiber fibers[CLUSTER * MOST];
 Fiber* self;
-Dim block, threads;
-Barrier all, warps[MOST / LANES];
+Dim threads;
+unsigned char* memories[CLUSTER];
+Barrier everybody, blocks[CLUSTER], warps[CLUSTER * MOST / LANES];
 char begun, done;
 ucontext_t scheduler;
 void* watched_scheduler;
@@ -113,6 +116,7 @@ UNWATCHED inline void start() {
 
 UNWATCHED inline void resume(Fiber* fiber) {
     self = fiber;
+    shared_memory = memories[fiber->place];
 #ifdef __SANITIZE_THREAD__
     __tsan_switch_to_fiber(fiber->watched, __tsan_switch_to_fiber_no_sync);
 #endif
@@ -126,14 +130,18 @@ UNWATCHED inline void open(Barrier* barrier, int first, int last) {
     for (int t = first; t < last; ++t) fibers[t].waits = nullptr;
 }
 
-// Returns what went wrong, null if nothing did.
-UNWATCHED inline const char* run_block(int count, bool backwards) {
-    for (int t = 0; t < count; ++t) {
+// Runs the blocks of a cluster, of `count` threads each. Returns what went wrong, null if nothing
+// did.
+UNWATCHED inline const char* run_cluster(unsigned first, int cluster, int count, bool backwards) {
+    const int total = cluster * count;
+    for (int t = 0; t < total; ++t) {
         Fiber& own = fibers[t];
         if (!own.stack) own.stack = static_cast<char*>(malloc(STACK));
-        own.thread = {unsigned(t), 0, 0};
+        own.thread = {unsigned(t % count), 0, 0};
+        own.place = t / count;
+        own.block = {first + own.place, 0, 0};
         own.waits = nullptr;
-        own.passed_block = own.passed_warp = 0;
+        own.passed_cluster = own.passed_block = own.passed_warp = 0;
         own.ended = false;
         getcontext(&own.context);
         own.context.uc_stack.ss_sp = own.stack;
@@ -147,65 +155,80 @@ UNWATCHED inline const char* run_block(int count, bool backwards) {
     release(&begun);
     const char* wrong = nullptr;
     int ended = 0;
-    while (ended < count && !wrong) {
+    while (ended < total && !wrong) {
         bool moved = false;
-        for (int n = 0; n < count; ++n) {
-            Fiber& own = fibers[backwards ? count - 1 - n : n];
+        for (int n = 0; n < total; ++n) {
+            Fiber& own = fibers[backwards ? total - 1 - n : n];
             if (own.ended || own.waits) continue;
             resume(&own);
             moved = true;
             ended += own.ended;
         }
         if (!moved) wrong = "a barrier that not all threads reach";
-        open(&all, 0, count);
-        for (int w = 0; w < count / LANES; ++w) open(&warps[w], w * LANES, (w + 1) * LANES);
+        open(&everybody, 0, total);
+        for (int b = 0; b < cluster; ++b) open(&blocks[b], b * count, (b + 1) * count);
+        for (int w = 0; w < total / LANES; ++w) open(&warps[w], w * LANES, (w + 1) * LANES);
     }
     acquire(&done);
 #ifdef __SANITIZE_THREAD__
-    for (int t = 0; t < count; ++t) __tsan_destroy_fiber(fibers[t].watched);
+    for (int t = 0; t < total; ++t) __tsan_destroy_fiber(fibers[t].watched);
 #endif
     return wrong;
 }
 
-// Runs a kernel; returns what went wrong, null if nothing did.
+// Runs a kernel on so many clusters of blocks; returns what went wrong, null if nothing did.
 inline const char* launch(
-    int blocks, int count, size_t bytes, bool backwards, const std::function<void()>& kernel
+    int clusters, int cluster, int count, size_t bytes, bool backwards,
+    const std::function<void()>& kernel
 ) {
-    if (count % LANES || count > MOST) return "a number of threads that this host has no room for";
+    if (count % LANES || count > MOST || cluster > CLUSTER)
+        return "a number of threads that this host has no room for";
 #ifdef __SANITIZE_THREAD__
     watched_scheduler = __tsan_get_current_fiber();
 #endif
     body = &kernel;
     threads = {unsigned(count), 1, 1};
-    shared_memory = static_cast<unsigned char*>(aligned_alloc(16, (bytes + GUARD + 15) / 16 * 16));
+    const size_t whole = (bytes + GUARD + 15) / 16 * 16;
+    for (int b = 0; b < cluster; ++b)
+        memories[b] = static_cast<unsigned char*>(aligned_alloc(16, whole));
     const char* wrong = nullptr;
-    for (int b = 0; b < blocks && !wrong; ++b) {
-        block = {unsigned(b), 0, 0};
-        memset(shared_memory, 0xff, bytes + GUARD);
-        wrong = run_block(count, backwards);
-        for (int n = 0; n < GUARD && !wrong; ++n)
-            if (shared_memory[bytes + n] != 0xff) wrong = "a write behind the end of shared memory";
+    for (int c = 0; c < clusters && !wrong; ++c) {
+        for (int b = 0; b < cluster; ++b) memset(memories[b], 0xff, whole);
+        wrong = run_cluster(unsigned(c * cluster), cluster, count, backwards);
+        for (int n = 0; n < cluster * GUARD && !wrong; ++n)
+            if (memories[n / GUARD][bytes + n % GUARD] != 0xff)
+                wrong = "a write behind the end of shared memory";
     }
-    free(shared_memory);
+    for (int b = 0; b < cluster; ++b) free(memories[b]);
     return wrong;
 }
+
+inline int warp() { return int(self - fibers) / LANES; }
 
 template <typename T>
 T exchanged(T value, int from) {
     static_assert(sizeof(T) <= sizeof(double));
-    const int warp = self->thread.x / LANES, turn = self->passed_warp % 2;
+    const int turn = self->passed_warp % 2;
     memcpy(&self->slots[turn], &value, sizeof(T));
-    wait(&warps[warp], &Fiber::passed_warp);
-    memcpy(&value, &fibers[warp * LANES + from].slots[turn], sizeof(T));
+    wait(&warps[warp()], &Fiber::passed_warp);
+    memcpy(&value, &fibers[warp() * LANES + from].slots[turn], sizeof(T));
     return value;
 }
 
 }  // namespace host
 
-inline void __syncthreads() { host::wait(&host::all, &host::Fiber::passed_block); }
+inline void __syncthreads() {
+    host::wait(&host::blocks[host::self->place], &host::Fiber::passed_block);
+}
 
-inline void __syncwarp() {
-    host::wait(&host::warps[threadIdx.x / host::LANES], &host::Fiber::passed_warp);
+inline void __syncwarp() { host::wait(&host::warps[host::warp()], &host::Fiber::passed_warp); }
+
+inline void cluster_barrier() { host::wait(&host::everybody, &host::Fiber::passed_cluster); }
+
+template <typename T>
+const T* of_peer(const T* own, int block) {
+    const auto at = reinterpret_cast<const unsigned char*>(own) - shared_memory;
+    return reinterpret_cast<const T*>(host::memories[block] + at);
 }
 
 template <typename T>
