@@ -128,8 +128,9 @@ def cp_als(
     ended. The best has the lowest last error; one whose components diverge is best only if no other
     comes within a hundredth of its error. Groups of starts run one after another (side by side with
     ``callback`` or ``progress``), cut so that no partial result and no Khatri-Rao product of a
-    group has more than half the elements of ``x``, or 2^20, unless that of one start has. On a GPU the kernels
-    contract, and the rest waits for the host; ``line_search`` and ``batch_dims`` are for one start.
+    group has more than half the elements of ``x``, or 2^20, unless that of one start has. On a
+    GPU the kernels contract, and the rest waits for the host; ``line_search`` and ``batch_dims``
+    are for one start.
 
     Deterministic for a fixed seed and number of threads. Results are detached from autograd.
 
@@ -145,6 +146,12 @@ def cp_als(
     >>> weights, factors = cp_als(x, 2, seed=0)
     >>> [f.shape for f in factors]
     [(5, 2), (6, 2), (7, 2)]
+
+    The best of four starts:
+
+    >>> model = cp_als(x, 2, n_init=4, seed=0)
+    >>> model.info.starts.rel_error.shape, model.info.rel_errors[-1] < 1e-6
+    ((4,), True)
 
     A batch of two:
 
