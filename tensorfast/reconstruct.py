@@ -206,12 +206,13 @@ def cp_residual_norms(
     totals = [0.0] * len(models)
     for box in boxes(x.shape, grain(SLAB, x)):
         block = x[box].to(dtype)
+        block = block.reshape(math.prod(block.shape[:cut]), math.prod(block.shape[cut:]))
         for at, (rows, columns) in enumerate(sides):
             left = rows_in(rows, x.shape[:cut], box[:cut])
             right = rows_in(columns, x.shape[cut:], box[cut:])
-            flat = block.reshape(left.shape[0], right.shape[0])
-            gap = torch.addmm(flat, left, right.t(), alpha=-1)
-            totals[at] = math.hypot(totals[at], _length(gap))
+            # Without a name, so that it is gone when the next block is made.
+            gap = _length(torch.addmm(block, left, right.t(), alpha=-1))
+            totals[at] = math.hypot(totals[at], gap)
     return totals
 
 
