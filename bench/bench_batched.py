@@ -1,4 +1,4 @@
-"""CP-ALS of many small tensors at once, beside a loop over them."""
+"""CP-ALS and HOOI of many small tensors at once, beside a loop over them."""
 
 from bench import problems
 from bench.measure import measure

@@ -30,11 +30,11 @@ class Problem:
     name : str
         What tables and command lines call it.
     kind : str
-        ``"cp"``, ``"hooi"`` or ``"sthosvd"``; ``"batched"`` for CP of many tensors; ``"spectrum"``
-        for a loss of embeddings; or the function of TensorLy that is given it.
+        ``"cp"``, ``"hooi"`` or ``"sthosvd"``; ``"batched"`` for CP or HOOI of many tensors, by the
+        rank; ``"spectrum"`` for a loss of embeddings; or the function of TensorLy that is given it.
     shape : tuple of int
     rank : int or tuple of int
-        An int for CP and embeddings, one int per mode for Tucker.
+        An int for CP and embeddings, one int per mode for Tucker and HOOI.
     sweeps : int
         Sweeps every implementation runs; 1 for ST-HOSVD, which has none; steps, forward and
         backward, for embeddings.
@@ -162,7 +162,10 @@ TUCKER = (
     Problem("HOOI-200^3-20^3", "hooi", (200,) * 3, (20,) * 3, sweeps=10),
     Problem("STHOSVD-200^3-20^3", "sthosvd", (200,) * 3, (20,) * 3, sweeps=1),
 )
-BATCHED = (Problem("1000x16^3-R8", "batched", (16,) * 3, 8, sweeps=50, count=1000),)
+BATCHED = (
+    Problem("1000x16^3-R8", "batched", (16,) * 3, 8, sweeps=50, count=1000),
+    Problem("1000x16^3-4^3", "batched", (16,) * 3, (4,) * 3, sweeps=10, count=1000),
+)
 EMBEDDINGS = tuple(
     Problem(f"spectrum-{n}x{d}", "spectrum", (n, d), d, sweeps)
     for n, d, sweeps in ((128, 10, 200), (1024, 64, 10), (4096, 256, 1))

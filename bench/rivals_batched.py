@@ -1,4 +1,4 @@
-"""The adapters for CP of a batch of tensors, with the signature of `bench.rivals`.
+"""The adapters for CP or HOOI of a batch of tensors, with the signature of `bench.rivals`.
 
 TensorLy has no batches: it fits one tensor after another, and only the first `FITTED`; its time is
 extrapolated to all of them. Errors are compared on those.
@@ -8,24 +8,23 @@ import torch
 
 from bench import residual, rivals
 from bench.problems import Data
-from bench.rivals import Run
+from bench.rivals import Run, pair
 
 FITTED = 50
 
 
 def tensorfast(problem, data, sweeps):
-    """`tensorfast.cp_als` with ``batch_dims=1``."""
+    """`tensorfast.cp_als` or `tensorfast.hooi` with ``batch_dims=1``."""
     import tensorfast as tf
 
+    cp = isinstance(problem.rank, int)
+    fit = tf.cp_als if cp else tf.hooi
+    # Of a Tucker start the factors count, and the core's shape.
+    first = None if cp else data.x.new_zeros(problem.count, *problem.rank)
+
     def call():
-        return tf.cp_als(
-            data.x,
-            problem.rank,
-            batch_dims=1,
-            init=(None, data.start),
-            n_iter_max=sweeps,
-            tol=0,
-        )
+        start = first, data.start
+        return fit(data.x, problem.rank, batch_dims=1, init=start, n_iter_max=sweeps, tol=0)
 
     def sweeps_run(result):
         return int(result.info.n_iter.min())
@@ -34,16 +33,45 @@ def tensorfast(problem, data, sweeps):
 
 
 def _models(result):
-    weights, factors = result
-    return [(weights[i], [f[i] for f in factors]) for i in range(min(FITTED, len(weights)))]
+    first, factors = result
+    return [(first[i], [f[i] for f in factors]) for i in range(min(FITTED, len(first)))]
 
 
-def _loop(adapter):
-    """Call an adapter of `bench.rivals` for one tensor after another."""
+def _tucker(backend):
+    """Return an adapter of TensorLy's `tucker`, from the start that all share."""
+
+    def adapter(problem, data, sweeps):
+        import tensorly as tl
+        from tensorly.decomposition import tucker
+
+        numpy = backend == "numpy"
+        x, *start = [a.numpy() if numpy else a for a in (data.x, *data.start)]
+        # A negative tol is truthy and smaller than any change.
+        options = {"n_iter_max": sweeps, "tol": -1.0, "return_errors": True}
+
+        # It writes into the list that it is given.
+        def call():
+            return tucker(x, list(problem.rank), init=(None, list(start)), **options)
+
+        return [
+            Run(
+                call,
+                lambda r: pair(*r[0]),
+                setup=lambda: tl.set_backend(backend),
+                sweeps_run=lambda r: len(r[1]),
+            )
+        ]
+
+    return adapter
+
+
+def _loop(cp, tucker):
+    """Call an adapter for one tensor after another."""
 
     def looped(problem, data, sweeps):
         fitted = min(FITTED, problem.count)
         each = [Data(data.x[i], [f[i] for f in data.start]) for i in range(fitted)]
+        adapter = cp if isinstance(problem.rank, int) else tucker
         runs = [adapter(problem, one, sweeps)[0] for one in each]
         return [
             Run(
@@ -56,7 +84,7 @@ def _loop(adapter):
             )
         ]
 
-    looped.__doc__ = adapter.__doc__
+    looped.__doc__ = cp.__doc__
     return looped
 
 
@@ -72,6 +100,6 @@ def error_of(data, models):
 
 BATCHED = {
     "tensorfast": tensorfast,
-    "tensorly-torch": _loop(rivals.CP["tensorly-torch"]),
-    "tensorly-numpy": _loop(rivals.CP["tensorly-numpy"]),
+    "tensorly-torch": _loop(rivals.CP["tensorly-torch"], _tucker("pytorch")),
+    "tensorly-numpy": _loop(rivals.CP["tensorly-numpy"], _tucker("numpy")),
 }

@@ -39,7 +39,7 @@ def relative_error(x: Any, decomposition: Any) -> Any:
     x : array, shape (I_0, ..., I_{N-1})
     decomposition : CPTensor, TuckerTensor, (weights, factors) or (core, factors)
         A first item of one axis (or None) means CP, of as many axes as ``x`` has, Tucker. A batch
-        of CP models is told by factors of more than two axes; ``x`` has the batch's axes, too.
+        of models is told by factors of more than two axes; all have the batch's axes before.
 
     Returns
     -------
@@ -81,8 +81,9 @@ def _batch_of(decomposition: Any) -> tuple[int, ...]:
         return ()
 
 
-def _relative_errors(op: str, x: Tensor, cp: Any, batch: tuple[int, ...]) -> np.ndarray:
-    weights, factors = bring_cp(op, cp, batched=True)
+def _relative_errors(op: str, x: Tensor, model: Any, batch: tuple[int, ...]) -> np.ndarray:
+    cp = _is_cp(op, model, len(batch))
+    first, factors = (bring_cp if cp else bring_tucker)(op, model, batched=True)
     if tuple(x.shape[: len(batch)]) != batch:
         raise ValueError(
             f"{op}: the models have the batch axes {batch} but x has shape {tuple(x.shape)}; "
@@ -90,7 +91,7 @@ def _relative_errors(op: str, x: Tensor, cp: Any, batch: tuple[int, ...]) -> np.
         )
     errors = np.empty(batch)
     for index in np.ndindex(*batch):
-        own = None if weights is None else weights[index]
+        own = None if first is None else first[index]
         errors[index] = _relative_error(op, x[index], (own, [f[index] for f in factors]))
     return errors
 
@@ -139,7 +140,7 @@ def _all_finite(op: str, tensors: Mapping[str, Tensor | None]) -> None:
             _check.finite(op, tensor, name)
 
 
-def _is_cp(op: str, decomposition: Any) -> bool:
+def _is_cp(op: str, decomposition: Any, batch: int = 0) -> bool:
     try:
         first, _ = decomposition
     except (TypeError, ValueError):
@@ -147,7 +148,7 @@ def _is_cp(op: str, decomposition: Any) -> bool:
             f"{op}: got {type(decomposition).__name__}; expected a CPTensor, a TuckerTensor "
             "or a pair"
         ) from None
-    return first is None or arrays.as_tensor(op, "weights or core", first).ndim == 1
+    return first is None or arrays.as_tensor(op, "weights or core", first).ndim == 1 + batch
 
 
 def congruence(a: Any, b: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _check, arrays, baseline, blocks
+from .batch.contract import expand as expand_each
 from .blocks import SLAB, boxes, by_stride, grain, middle, rows_in
 from .precision import common_dtype, matmul_precision, solve_dtype
 
@@ -71,11 +72,12 @@ def tucker_to_tensor(tucker: Any) -> Any:
     Parameters
     ----------
     tucker : TuckerTensor or (core, factors)
-        Core of shape (R_0, ...), factors of shapes (I_n, R_n).
+        Core of shape (R_0, ...), factors of shapes (I_n, R_n). All may have the axes of a batch
+        before.
 
     Returns
     -------
-    array, shape (I_0, ..., I_{N-1})
+    array, shape (I_0, ..., I_{N-1}), after the axes of the batch
 
     Raises
     ------
@@ -92,9 +94,15 @@ def tucker_to_tensor(tucker: Any) -> Any:
     >>> tucker_to_tensor((np.eye(2), [np.ones((3, 2)), np.ones((4, 2))])).shape
     (3, 4)
     """
-    core, factors = bring_tucker("tucker_to_tensor", tucker)
+    core, factors = bring_tucker("tucker_to_tensor", tucker, batched=True)
+    batch = factors[0].shape[:-2] if factors else ()
     with matmul_precision("ieee", core.device):
-        full = expand(core, dict(enumerate(factors)))
+        if batch:
+            flat = core.reshape(-1, *core.shape[len(batch) :])
+            each = {n: f.reshape(-1, *f.shape[-2:]) for n, f in enumerate(factors)}
+            full = expand_each(flat, each).reshape(*batch, *(f.shape[-2] for f in factors))
+        else:
+            full = expand(core, dict(enumerate(factors)))
     return arrays.in_kind(full, tucker[0])
 
 
@@ -128,8 +136,11 @@ def bring_cp(op: str, cp: Any, batched: bool = False) -> tuple[Tensor | None, li
     return w, matrices
 
 
-def bring_tucker(op: str, tucker: Any) -> tuple[Tensor, list[Tensor]]:
-    """Bring in the pair ``(core, factors)`` in one common computing type."""
+def bring_tucker(op: str, tucker: Any, batched: bool = False) -> tuple[Tensor, list[Tensor]]:
+    """Bring in the pair ``(core, factors)`` in one common computing type.
+
+    A batch of models is refused, unless ``batched``.
+    """
     try:
         given, factors = tucker
     except (TypeError, ValueError):
@@ -138,16 +149,25 @@ def bring_tucker(op: str, tucker: Any) -> tuple[Tensor, list[Tensor]]:
         ) from None
     core = arrays.as_tensor(op, "core", given)
     matrices = arrays.as_tensors(op, "factors", factors)
-    if len(matrices) != core.ndim:
+    batch = tuple(matrices[0].shape[:-2]) if matrices and batched else ()
+    axes = len(batch)
+    if len(matrices) != core.ndim - axes or tuple(core.shape[:axes]) != batch:
+        beside = f" beside the batch axes {batch}" if batch else ""
         raise ValueError(
-            f"{op}: got {len(matrices)} factors but the core has {core.ndim} modes; "
-            "expected one a mode"
+            f"{op}: got {len(matrices)} factors but the core has {core.ndim - axes} modes"
+            f"{beside} (shape {tuple(core.shape)}); expected one a mode"
         )
-    for n, matrix in enumerate(matrices):
-        if matrix.ndim != 2 or matrix.shape[1] != core.shape[n]:
+    lead = "".join(f"{size}, " for size in batch)
+    for n, matrix in enumerate(matrices, start=axes):
+        columns = core.shape[n]
+        fits = matrix.ndim == 2 + axes and (*matrix.shape[:-2], matrix.shape[-1]) == (
+            *batch,
+            columns,
+        )
+        if not fits:
             raise ValueError(
-                f"{op}: factors[{n}] has shape {tuple(matrix.shape)} but core.shape[{n}] is "
-                f"{core.shape[n]}; expected (I_{n}, {core.shape[n]})"
+                f"{op}: factors[{n - axes}] has shape {tuple(matrix.shape)} but core.shape[{n}] is "
+                f"{columns}; expected ({lead}I_{n - axes}, {columns})"
             )
     _check.one_device(op, named(matrices, core=core))
     core, *matrices = _common([core, *matrices])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -204,6 +204,9 @@ class FitPlan:
 class _Pair:
     """Two items under names: what iterates, indexes and has length as ``(first, factors)``."""
 
+    factors: list[Any]
+    info: Any
+
     def _pair(self) -> tuple[Any, list[Any]]:
         raise NotImplementedError
 
@@ -215,6 +218,28 @@ class _Pair:
 
     def __len__(self) -> int:
         return 2
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor that the model describes; of one of them in a batch."""
+        return tuple(int(f.shape[-2]) for f in self.factors)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Lengths of the batch axes; empty for a single model."""
+        return tuple(int(size) for size in self.factors[0].shape[:-2])
+
+    def at(self, index: int | tuple[int, ...]) -> Self:
+        """Return one model of a batch; ``model[0]`` and ``model[1]`` are the items of the pair."""
+        position = index if isinstance(index, tuple) else (index,)
+        if len(position) != len(self.batch_shape) or not position:
+            raise IndexError(
+                f"{type(self).__name__}: at({index}) in a batch of shape {self.batch_shape}; "
+                f"expected {len(self.batch_shape)} integers"
+            )
+        first, factors = self._pair()
+        info = None if self.info is None else self.info[index]
+        return type(self)(first[position], [f[position] for f in factors], info)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,27 +268,6 @@ class CPTensor(_Pair):
         """Number of components R."""
         return int(self.factors[0].shape[-1])
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the tensor that the factors describe; of one of them in a batch."""
-        return tuple(int(f.shape[-2]) for f in self.factors)
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Lengths of the batch axes; empty for a single model."""
-        return tuple(int(size) for size in self.factors[0].shape[:-2])
-
-    def at(self, index: int | tuple[int, ...]) -> CPTensor:
-        """Return one model of a batch; ``model[0]`` and ``model[1]`` are weights and factors."""
-        position = index if isinstance(index, tuple) else (index,)
-        if len(position) != len(self.batch_shape) or not position:
-            raise IndexError(
-                f"CPTensor: at({index}) in a batch of shape {self.batch_shape}; expected "
-                f"{len(self.batch_shape)} integers"
-            )
-        info = None if self.info is None else self.info[index]
-        return CPTensor(self.weights[position], [f[position] for f in self.factors], info)
-
     def __repr__(self) -> str:
         return f"CPTensor(shape={self.shape}, rank={self.rank}, info={self.info!r})"
 
@@ -272,18 +276,19 @@ class CPTensor(_Pair):
 class TuckerTensor(_Pair):
     """A core multiplied by a matrix along every mode, ``X = G x_0 U_0 x_1 U_1 ...``.
 
-    Iterates, indexes and has length as the pair ``(core, factors)``.
+    Iterates, indexes and has length as the pair ``(core, factors)``. A batch of models has leading
+    axes in all its arrays, and a `BatchInfo`; `at` gives one of them.
 
     Attributes
     ----------
     core : array, shape (R_0, ..., R_{N-1})
     factors : list of arrays with orthonormal columns, shapes (I_n, R_n)
-    info : ConvergenceInfo or None
+    info : ConvergenceInfo, BatchInfo or None
     """
 
     core: Any
     factors: list[Any]
-    info: ConvergenceInfo | None = field(default=None)
+    info: Any = field(default=None)
 
     def _pair(self) -> tuple[Any, list[Any]]:
         return self.core, self.factors
@@ -292,11 +297,6 @@ class TuckerTensor(_Pair):
     def rank(self) -> tuple[int, ...]:
         """Multilinear rank, one number a mode."""
         return tuple(int(f.shape[-1]) for f in self.factors)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the tensor that core and factors describe."""
-        return tuple(int(f.shape[-2]) for f in self.factors)
 
     def __repr__(self) -> str:
         return f"TuckerTensor(shape={self.shape}, rank={self.rank}, info={self.info!r})"

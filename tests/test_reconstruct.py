@@ -126,6 +126,33 @@ def both_models(dtype: torch.dtype = torch.float32):
     }
 
 
+@pytest.mark.parametrize("batch", [(3,), (2, 3), (0,)], ids=str)
+@pytest.mark.parametrize("shape", [(5,), (5, 6), (3, 1, 4), (3, 4, 2, 5)], ids=str)
+def test_a_batch_of_tucker_models(batch, shape):
+    count = math.prod(batch)
+    models = [tucker_model(shape) for _ in range(max(count, 1))]
+    for seed, (core, _) in enumerate(models):
+        core *= seed + 1
+    cores = torch.stack([core for core, _ in models])[:count]
+    core = cores.reshape(*batch, *cores.shape[1:])
+    factors = []
+    for n in range(len(shape)):
+        each = torch.stack([f[n] for _, f in models])[:count]
+        factors.append(each.reshape(*batch, *each.shape[1:]))
+    full = tf.tucker_to_tensor((core, factors))
+    assert full.shape == (*batch, *shape)
+    for mine, (own, matrices) in zip(full.reshape(-1, *shape), models, strict=False):
+        torch.testing.assert_close(mine, reference.tucker_to_tensor(own, matrices))
+
+
+def test_a_batch_of_tucker_models_has_gradients():
+    g = torch.Generator().manual_seed(0)
+    draw = {"dtype": torch.complex128, "generator": g, "requires_grad": True}
+    core = torch.randn(2, 2, 3, 2, **draw)
+    matrices = [torch.randn(2, n, r, **draw) for n, r in ((3, 2), (2, 3), (4, 2))]
+    assert torch.autograd.gradcheck(lambda c, *f: tf.tucker_to_tensor((c, f)), (core, *matrices))
+
+
 each_model = pytest.mark.parametrize("model", ["cp", "tucker"])
 
 

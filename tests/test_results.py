@@ -202,6 +202,44 @@ def test_a_batch_of_models():
     np.testing.assert_allclose(tf.relative_error(x, plain), errors, rtol=1e-9)
 
 
+def test_a_batch_of_tucker_models():
+    x = np.stack([X.numpy(), 2 * X.numpy()])[:, None]
+    model = tf.sthosvd(x, (2, 3, 2), batch_dims=2)
+    core, factors = model
+    assert (len(model), model[0] is core, model[1] is factors) == (2, True, True)
+    assert (model.shape, model.rank, model.batch_shape) == ((6, 5, 4), (2, 3, 2), (2, 1))
+    assert RESULTS["tucker"].batch_shape == ()
+    one = model.at((1, 0))
+    assert type(one) is tf.TuckerTensor
+    assert one.info is model.info[1, 0]
+    assert np.array_equal(one.core, core[1, 0])
+    assert np.array_equal(one.factors[2], factors[2][1, 0])
+    assert tf.TuckerTensor(core, factors).at((0, 0)).info is None
+    for index in (0, (0, 0, 0)):
+        with pytest.raises(IndexError, match=r"^TuckerTensor: at\(.*in a batch of shape \(2, 1\)"):
+            model.at(index)
+    full, errors = tf.tucker_to_tensor(model), tf.relative_error(x, model)
+    assert type(full) is np.ndarray
+    assert full.shape == x.shape
+    assert errors.shape == (2, 1)
+    for i in range(2):
+        alone = tf.tucker_to_tensor(model.at((i, 0)))
+        # Sums of 2, 3 and 2 terms, in float64.
+        np.testing.assert_allclose(full[i, 0], alone, rtol=0, atol=1e-14 * np.abs(alone).max())
+        assert errors[i, 0] == tf.relative_error(x[i, 0], model.at((i, 0)))
+    np.testing.assert_allclose(errors, model.info.rel_error, rtol=1e-6)
+    np.testing.assert_allclose(tf.relative_error(x, (core, factors)), errors)
+    with pytest.raises(ValueError, match=r"batch axes \(2, 1\) but x has shape \(1, 1, 6, 5, 4\)"):
+        tf.relative_error(x[:1], model)
+    for bad, text in (
+        ((core[0], factors), r"3 factors but the core has 2 modes beside .* \(2, 1\)"),
+        ((core, [factors[0][0], *factors[1:]]), "3 factors but the core has 4 modes beside"),
+        ((core, [factors[0], factors[1][..., :2], factors[2]]), r"expected \(2, 1, I_1, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=f"^tucker_to_tensor: .*{text}"):
+            tf.tucker_to_tensor(bad)
+
+
 def test_what_takes_one_model_refuses_a_batch():
     x = np.stack([X.numpy()] * 3)
     model = tf.cp_als(x, 2, batch_dims=1, seed=0, n_iter_max=2)

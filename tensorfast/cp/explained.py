@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _check, arrays
+from ..batch import Stack
 from ..blocks import SLAB, by_stride, grain
 from ..ops.fused import fused_for
 from ..precision import compute_dtype
@@ -16,7 +17,6 @@ from ..results import FitPlan
 from .batch import thread_blocks
 from .batch.operand import BATCHED
 from .batch.operand import schedule_of as batched_schedule
-from .batch.stack import Stack
 from .operand import schedule_of
 from .plan import cost
 from .schedule import Schedule

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batch import run_chunks
 from ..blocks import SLAB
 from ..ops.fused import LARGEST_RANK, fused_for
 from ..progress import progress_bar
 from ..results import BatchInfo, ConvergenceInfo
 from .batch.als import BatchALS
-from .batch.running import one_by_one, together
 from .batch.shared import SharedOperand
 from .init import initial_factors
 from .scaling import restored, scaled_l2
@@ -144,13 +144,14 @@ def fit_starts(
     weight = scaled_l2(l2_reg, unit, x.ndim)
     rows = [_stacked([begun[at] for at in group]) for group in groups]
 
-    def begin(group: Sequence[int], at: Sequence[Tensor]) -> BatchALS:
+    def begin(g: int) -> BatchALS:
+        group = groups[g]
         ranks = [starts[start].rank for start in group]
         operand = SharedOperand(data, ranks)
         l2 = torch.full((len(group),), weight, dtype=torch.float64, device=x.device)
         return BatchALS(
             operand,
-            at,
+            rows[g],
             l2 if l2_reg else None,
             n_iter_max=n_iter_max,
             tol=tol,
@@ -167,11 +168,10 @@ def fit_starts(
         return [f[at, : starts[start].rank].t().contiguous() for f in rows[g]]
 
     flat = [start for group in groups for start in group]
-    chunks = list(zip(groups, rows, strict=True))
     # Kernels are launched on the current device.
     with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
         if callback is None and not progress:
-            infos = one_by_one(begin(*chunk) for chunk in chunks)
+            infos = run_chunks(begin, range(len(groups)))
         else:
             shown = outward(callback, like, kept, unit)
             with progress_bar(progress, n_iter_max, shown) as bar:
@@ -181,8 +181,7 @@ def fit_starts(
                     best = min(range(len(told)), key=lambda at: (told[at], flat[at]))
                     return bar is not None and bar(sweep, told[best], factors_of(flat[best]))
 
-                fits = [begin(*chunk) for chunk in chunks]
-                infos = together(fits, report)
+                infos = run_chunks(begin, range(len(groups)), report)
     accounts = dict(zip(flat, infos, strict=True))
     modes = free if normalize else ()
     return [

@@ -16,13 +16,14 @@ from ..ops import direct
 from ..ops.small import orthonormal
 from ..precision import compute_dtype, matmul_precision
 from ..progress import progress_bar
-from ..reconstruct import bring_tucker
 from ..results import TuckerTensor
 from ..svd import gaussian, generator, scaled
 from .ahead import hooi_ahead, never_waits
+from .batch import hooi_batch
+from .init import check_name, given_factors
+from .modewise import order_of_modes, truncate
 from .shared import Outcome, bring, exact_error, rescaled, result, true_error
 from .sweep import improved, projections
-from .truncation import order_of_modes, truncate
 
 __all__ = ["hooi", "hooi_plainly"]
 
@@ -45,7 +46,7 @@ def hooi(
 
     Parameters
     ----------
-    x : array, shape (I_0, ..., I_{N-1})
+    x : array, shape (I_0, ..., I_{N-1}), after the axes of a batch
     rank : int, sequence of int, or float
         One rank for all modes, one a mode, or a ratio in (0, 1] of each mode's length.
     init : {"sthosvd", "random"}, TuckerTensor or (core, factors)
@@ -55,17 +56,20 @@ def hooi(
     tol : float
         Stop once the relative error changes by less than ``tol`` between sweeps; 0 runs all sweeps.
     batch_dims : int
-        Leading axes that index independent tensors. This version takes 0.
+        Leading axes that index independent tensors, which are fitted together and end one by one.
+        All arrays of the result, and of ``init``, have them too.
     seed : int or torch.Generator, optional
     callback : callable, optional
-        ``callback(sweep, error, factors) -> bool`` after each sweep; True stops.
+        ``callback(sweep, error, factors) -> bool`` after each sweep; True stops. Of a batch
+        ``error`` is a NumPy array, done tensors stand still, and True stops the rest.
     progress : bool
-        Show a tqdm bar with the error in it.
+        Show a tqdm bar with the error in it, of a batch the largest.
 
     Returns
     -------
     TuckerTensor
-        Iterates as ``core, factors``; factors have orthonormal columns.
+        Iterates as ``core, factors``; factors have orthonormal columns. ``info`` tells how the fit
+        went, of a batch as a `BatchInfo`, ``info[i]`` of one tensor.
 
     Raises
     ------
@@ -78,6 +82,11 @@ def hooi(
     warm-started from the current factor, on the small projected tensor. ``x`` is read N / (N - 1)
     times a sweep, 2 R_n prod(I_m) flops each: one projection of ``x`` serves the next N - 1
     updates, across the ends of sweeps.
+
+    **Batches.** Each tensor gets what it would get alone with this ``seed``, to rounding: its own
+    scale, stopping and status. Chunks of 2^20 elements, or of one tensor, run one after another;
+    with ``callback`` or ``progress`` they run side by side, and their copies add up. Plain torch on
+    every device: on a GPU the host waits at each update, for all tensors at once.
 
     References
     ----------
@@ -93,14 +102,17 @@ def hooi(
     [(6, 2), (7, 2), (8, 2)]
     """
     op = "hooi"
-    tensor = bring(op, x)
-    _check.modes_at_least(op, tensor, 2)
-    ranks = _check.tucker_rank(op, rank, tensor.shape)
+    tensor, batch = bring(op, x, batch_dims, least=2)
+    ranks = _check.tucker_rank(op, rank, tensor.shape[batch:])
     n_iter_max = _check.whole_number(op, "n_iter_max", n_iter_max, 1)
     tol = _check.number(op, "tol", tol)
-    _check.only(op, "batch_dims", batch_dims, 0)
     _check.seed(op, seed)
     _check.callback(op, callback)
+    if batch:
+        options: dict[str, Any] = {"init": init, "seed": seed, "n_iter_max": n_iter_max, "tol": tol}
+        options |= {"callback": callback, "progress": progress, "like": x}
+        with torch.no_grad(), matmul_precision("ieee", tensor.device):
+            return hooi_batch(op, tensor, batch, ranks, **options)
     with torch.no_grad(), matmul_precision("ieee", tensor.device):
         tensor, squared, scale = scaled(op, tensor)
         factors = _initial(op, tensor, ranks, init, seed, squared)
@@ -173,30 +185,15 @@ def _initial(
     op: str, x: Tensor, ranks: Sequence[int], init: Any, seed: Any, squared: float
 ) -> list[Tensor]:
     dtype = compute_dtype(x.dtype)
-    if isinstance(init, str):
-        rng = generator(op, seed, x.device)
-        if init == "random":
-            return [
-                orthonormal(gaussian(size, r, dtype, x.device, rng))
-                for size, r in zip(x.shape, ranks, strict=True)
-            ]
-        if init == "sthosvd":
-            order = order_of_modes(op, x.shape, ranks, None)
-            return truncate(x, ranks, None, order, squared, sequential=True, rng=rng)[1]
-        raise ValueError(
-            f"{op}: init is {init!r}; expected 'sthosvd', 'random', a TuckerTensor or "
-            "(core, factors)"
-        )
-    _, given = bring_tucker(op, init)
-    if len(given) != x.ndim:
-        raise ValueError(f"{op}: init has {len(given)} modes but x has {x.ndim}; expected the same")
-    if given[0].is_complex() and not dtype.is_complex:
-        raise TypeError(f"{op}: init is complex but x is real; expected a real model")
-    for n, factor in enumerate(given):
-        expected = (x.shape[n], ranks[n])
-        if tuple(factor.shape) != expected:
-            raise ValueError(
-                f"{op}: init factors[{n}] has shape {tuple(factor.shape)}; expected {expected}"
-            )
-        _check.finite(op, factor, f"init factors[{n}]")
-    return [orthonormal(factor.detach().to(dtype)) for factor in given]
+    if not isinstance(init, str):
+        given = given_factors(op, x.shape, ranks, dtype, init)
+        return [orthonormal(factor) for factor in given]
+    check_name(op, init)
+    rng = generator(op, seed, x.device)
+    if init == "random":
+        return [
+            orthonormal(gaussian(size, r, dtype, x.device, rng))
+            for size, r in zip(x.shape, ranks, strict=True)
+        ]
+    order = order_of_modes(op, x.shape, ranks, None)
+    return truncate(x, ranks, None, order, squared, sequential=True, rng=rng)[1]

@@ -31,15 +31,19 @@ class Cost:
 
 @by_layout
 def cost(x: Tensor, ranks: tuple[int, ...]) -> Cost:
-    """Return what `sweep` and a fit of it cost; of what there is at once, a bound."""
+    """Return what `sweep` and a fit of it cost; of what there is at once, a bound.
+
+    Axes of ``x`` before those that have ranks are a batch, which is worked on together.
+    """
     walk, most = _Walk(x, ranks), 0
-    cycle = runs(x.ndim)
+    order = len(ranks)
+    shape, cycle = tuple(x.shape[-order:]), runs(order)
     for run in cycle:
-        outside = [n for n in range(x.ndim) if n not in run]
-        made, left = walk.project(tuple(x.shape), outside)
+        outside = [n for n in range(order) if n not in run]
+        made, left = walk.project(shape, outside)
         most = max(most, made, walk.bytes_of(left) + walk.descend(left, run))
-    sweeps = sweeps_of_cycle(x.ndim)
-    factors = sum(size * rank for size, rank in zip(x.shape, ranks, strict=True))
+    sweeps = sweeps_of_cycle(order)
+    factors = sum(size * rank for size, rank in zip(shape, ranks, strict=True))
     # Those that a fit starts from, and its own.
     state = 2 * walk.bytes_of((factors,)) + 3 * walk.bytes_of(ranks) + SCRAPS
     return Cost(len(cycle) / sweeps, walk.seconds / sweeps, most + state)
@@ -51,16 +55,19 @@ class _Walk:
     def __init__(self, x: Tensor, ranks: Sequence[int]) -> None:
         self.seconds = 0.0
         self._x, self._ranks = x, ranks
+        self._batch = tuple(x.shape[: x.ndim - len(ranks)])
+        self._tensors = math.prod(self._batch)
         self._itemsize = compute_dtype(x.dtype).itemsize
 
     def bytes_of(self, sizes: Sequence[int]) -> int:
-        return self._itemsize * math.prod(sizes)
+        return self._tensors * self._itemsize * math.prod(sizes)
 
     def project(self, sizes: Sequence[int], modes: Sequence[int]) -> tuple[int, list[int]]:
         """Return bytes that there are at once, and the sizes in the end."""
         left, before, most = list(sizes), 0, 0
         for n in sorted(modes, key=lambda n: self._ranks[n] / sizes[n]):
-            self.seconds += direct.ttm_seconds(self._x, left, n, self._ranks[n])
+            whole, mode = [*self._batch, *left], n + len(self._batch)
+            self.seconds += direct.ttm_seconds(self._x, whole, mode, self._ranks[n])
             left[n] = self._ranks[n]
             most, before = max(most, before + self.bytes_of(left)), self.bytes_of(left)
         return most, left
@@ -78,4 +85,5 @@ class _Walk:
         size, others = sizes[mode], math.prod(sizes) // sizes[mode]
         side = trial_space(size, self._ranks[mode])
         # The unfolding and a basis times it, and bases and squares in double precision.
-        return self.bytes_of((size + 2 * side, others)) + 8 * (6 * size + 8 * side) * side
+        wide = 8 * self._tensors * (6 * size + 8 * side) * side
+        return self.bytes_of((size + 2 * side, others)) + wide

@@ -28,13 +28,16 @@ class Outcome(NamedTuple):
     remark: str = ""
 
 
-def bring(op: str, x: Any) -> Tensor:
-    """Bring in a non-empty dense tensor, detached."""
+def bring(op: str, x: Any, batch_dims: Any = 0, least: int = 1) -> tuple[Tensor, int]:
+    """Bring in a dense tensor, detached, and tell how many of its axes are those of a batch.
+
+    Its modes are ``least`` or more, and none is empty.
+    """
     tensor = arrays.as_tensor(op, "x", x).detach()
     _check.storage(op, "x", tensor.dtype)
-    _check.modes_at_least(op, tensor, 1)
-    _check.nonempty(op, tensor)
-    return tensor
+    batch = _check.batch_dims(op, batch_dims, tensor, least)
+    _check.nonempty(op, tensor, batch=batch)
+    return tensor, batch
 
 
 def rescaled(core: Tensor, scale: float) -> Tensor:

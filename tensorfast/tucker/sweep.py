@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,22 +12,34 @@ from ..ops import direct
 from ..ops.small import eigenvectors, orthonormal
 from ..precision import solve_dtype
 
-__all__ = ["improved", "projections", "runs", "sweeps_of_cycle", "trial_space"]
+__all__ = ["KRYLOV_STEPS", "improved", "projections", "runs", "sweeps_of_cycle", "trial_space"]
+
+#: ``adjoint(x, factor, mode)``: ``x`` multiplied by the adjoint of a factor along a mode.
+Adjoint = Callable[[Tensor, Tensor, int], Tensor]
 
 #: Powers of a mode's small projected Gram matrix that extend the current factor to the space in
 #: which the new one is sought. With two, an update is as good as an exact one.
 KRYLOV_STEPS = 2
 
 
-def projections(x: Tensor, factors: Sequence[Tensor]) -> Iterator[Tensor]:
+def adjoint_product(x: Tensor, factor: Tensor, mode: int) -> Tensor:
+    """``x x_n U^H``."""
+    return direct.ttm(x, factor, mode, transpose=True)
+
+
+def projections(
+    x: Tensor, factors: Sequence[Tensor], adjoint: Adjoint = adjoint_product
+) -> Iterator[Tensor]:
     """Yield for mode after mode, for ever, ``x`` projected on the factors of all the others.
 
     The caller replaces the mode's factor before it asks for the next. The cyclic order of modes is
     cut into runs of N - 1, each served by ``x`` projected on the one factor that stays as it is.
+    With the ``adjoint`` for it, ``x`` and the factors may have the axes of a batch before.
     """
-    for run in itertools.cycle(runs(x.ndim)):
-        outside = [n for n in range(x.ndim) if n not in run]
-        yield from _descend(_project(x, outside, factors), run, factors)
+    order = len(factors)
+    for run in itertools.cycle(runs(order)):
+        outside = [n for n in range(order) if n not in run]
+        yield from _descend(_project(x, outside, factors, adjoint), run, factors, adjoint)
 
 
 def runs(order: int) -> list[tuple[int, ...]]:
@@ -42,19 +54,23 @@ def sweeps_of_cycle(order: int) -> int:
     return max(1, order - 1)
 
 
-def _descend(x: Tensor, run: tuple[int, ...], factors: Sequence[Tensor]) -> Iterator[Tensor]:
+def _descend(
+    x: Tensor, run: tuple[int, ...], factors: Sequence[Tensor], adjoint: Adjoint
+) -> Iterator[Tensor]:
     if len(run) == 1:
         yield x
         return
     cut = len(run) // 2
     for half, other in ((run[:cut], run[cut:]), (run[cut:], run[:cut])):
-        yield from _descend(_project(x, other, factors), half, factors)
+        yield from _descend(_project(x, other, factors, adjoint), half, factors, adjoint)
 
 
-def _project(x: Tensor, modes: Sequence[int], factors: Sequence[Tensor]) -> Tensor:
+def _project(
+    x: Tensor, modes: Sequence[int], factors: Sequence[Tensor], adjoint: Adjoint
+) -> Tensor:
     """Multiply by the adjoint factors of ``modes``, the one that shrinks most first."""
-    for n in sorted(modes, key=lambda n: factors[n].shape[1] / factors[n].shape[0]):
-        x = direct.ttm(x, factors[n], n, transpose=True)
+    for n in sorted(modes, key=lambda n: factors[n].shape[-1] / factors[n].shape[-2]):
+        x = adjoint(x, factors[n], n)
     return x
 
 

@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .. import _check
 from ..convergence import account
-from ..ops import direct
 from ..precision import matmul_precision
 from ..results import TuckerTensor
 from ..svd import scaled
+from .batch import truncate_batch
+from .modewise import order_of_modes, truncate
 from .shared import bring, rescaled, result, true_error
-from .subspace import basis_of_rank, basis_within
 
-__all__ = ["hosvd", "order_of_modes", "sthosvd", "truncate"]
+__all__ = ["hosvd", "no_tol_of_batch", "sthosvd"]
 
 
-def hosvd(x: Any, rank: Any = None, *, tol: float | None = None) -> TuckerTensor:
+def hosvd(
+    x: Any, rank: Any = None, *, tol: float | None = None, batch_dims: int = 0
+) -> TuckerTensor:
     r"""Higher-order SVD: each factor from the full tensor's own unfolding.
 
     ``U_n`` holds leading left singular vectors of ``unfold(x, n)`` and ``core = x x_n U_n^H`` over
@@ -28,16 +29,20 @@ def hosvd(x: Any, rank: Any = None, *, tol: float | None = None) -> TuckerTensor
 
     Parameters
     ----------
-    x : array, shape (I_0, ..., I_{N-1})
+    x : array, shape (I_0, ..., I_{N-1}), after the axes of a batch
     rank : int, sequence of int, or float, optional
         One rank for all modes, one a mode, or a ratio in (0, 1] of each mode's length.
     tol : float, optional
         In place of ``rank``: the smallest ranks with ``||x - model|| <= tol ||x||`` guaranteed.
+        Not of a batch, whose tensors would each have their own.
+    batch_dims : int
+        Leading axes that index independent tensors; all arrays of the result have them too.
 
     Returns
     -------
     TuckerTensor
-        Iterates as ``core, factors``; ``info.rel_errors`` holds the true relative error.
+        Iterates as ``core, factors``; ``info.rel_errors`` holds the true relative error. Of a batch
+        ``info`` is a `BatchInfo`, ``info[i]`` of one tensor.
 
     Raises
     ------
@@ -62,29 +67,39 @@ def hosvd(x: Any, rank: Any = None, *, tol: float | None = None) -> TuckerTensor
     >>> hosvd(x, (2, 3, 4)).core.shape
     (2, 3, 4)
     """
-    return _truncated("hosvd", x, rank, tol, None, sequential=False)
+    return _truncated("hosvd", x, rank, tol, None, batch_dims, sequential=False)
 
 
 def sthosvd(
-    x: Any, rank: Any = None, *, tol: float | None = None, mode_order: Sequence[int] | None = None
+    x: Any,
+    rank: Any = None,
+    *,
+    tol: float | None = None,
+    mode_order: Sequence[int] | None = None,
+    batch_dims: int = 0,
 ) -> TuckerTensor:
     r"""Sequentially truncated higher-order SVD, each mode projected before the next is looked at.
 
     Parameters
     ----------
-    x : array, shape (I_0, ..., I_{N-1})
+    x : array, shape (I_0, ..., I_{N-1}), after the axes of a batch
     rank : int, sequence of int, or float, optional
         One rank for all modes, one a mode, or a ratio in (0, 1] of each mode's length.
     tol : float, optional
-        In place of ``rank``: ranks are chosen so that ``||x - model|| <= tol ||x||``.
+        In place of ``rank``: ranks are chosen so that ``||x - model|| <= tol ||x||``. Not of a
+        batch, whose tensors would each have their own.
     mode_order : sequence of int, optional
         Order in which modes are processed; by default the one that shrinks most first (with
         ``tol``, the shortest first).
+    batch_dims : int
+        Leading axes that index independent tensors; all arrays of the result have them too, and
+        ``mode_order`` counts after them.
 
     Returns
     -------
     TuckerTensor
-        Iterates as ``core, factors``; ``info.rel_errors`` holds the true relative error.
+        Iterates as ``core, factors``; ``info.rel_errors`` holds the true relative error. Of a batch
+        ``info`` is a `BatchInfo`, ``info[i]`` of one tensor.
 
     Raises
     ------
@@ -99,6 +114,10 @@ def sthosvd(
     of 128 or more and over 3 (rank + 8) use a random sketch with one power step, 8 (rank + 8)
     prod(I_m) flops, seeded so that results repeat.
 
+    **Batches.** Each tensor gets what it would get alone, to rounding and signs. Gram matrices and
+    products take chunks of 2^20 elements at a time, eigenvectors are found matrix after matrix, and
+    sketches tensor after tensor, as is whatever is larger than a chunk.
+
     References
     ----------
     Vannieuwenhoven, Vandebril and Meerbergen, SIAM J. Sci. Comput. 34 (2012), theorem 5.1.
@@ -111,21 +130,32 @@ def sthosvd(
     >>> model.info.rel_errors[-1] <= 0.5
     True
     """
-    return _truncated("sthosvd", x, rank, tol, mode_order, sequential=True)
+    return _truncated("sthosvd", x, rank, tol, mode_order, batch_dims, sequential=True)
 
 
 def _truncated(
-    op: str, x: Any, rank: Any, tol: float | None, mode_order: Any, sequential: bool
+    op: str,
+    x: Any,
+    rank: Any,
+    tol: float | None,
+    mode_order: Any,
+    batch_dims: Any,
+    sequential: bool,
 ) -> TuckerTensor:
-    tensor = bring(op, x)
+    tensor, batch = bring(op, x, batch_dims)
     if (rank is None) == (tol is None):
         raise ValueError(
             f"{op}: rank is {rank!r} and tol is {tol!r}; expected exactly one of the two"
         )
     if tol is not None:
         tol = _check.number(op, "tol", tol)
-    ranks = None if rank is None else _check.tucker_rank(op, rank, tensor.shape)
-    order = order_of_modes(op, tensor.shape, ranks, mode_order)
+        no_tol_of_batch(op, tol, batch)
+    shape = tensor.shape[batch:]
+    ranks = None if rank is None else _check.tucker_rank(op, rank, shape)
+    order = order_of_modes(op, shape, ranks, mode_order)
+    if batch and ranks is not None:
+        with torch.no_grad(), matmul_precision("ieee", tensor.device):
+            return truncate_batch(op, tensor, batch, ranks, order, sequential=sequential, like=x)
     with torch.no_grad(), matmul_precision("ieee", tensor.device):
         tensor, squared, scale = scaled(op, tensor)
         core, factors = truncate(tensor, ranks, tol, order, squared, sequential)
@@ -142,44 +172,11 @@ def _truncated(
     return result(rescaled(core, scale), factors, info, x)
 
 
-def order_of_modes(
-    op: str, shape: Sequence[int], ranks: Sequence[int] | None, given: Any
-) -> tuple[int, ...]:
-    """Return the order in which modes are truncated."""
-    if given is not None:
-        order = _check.modes(op, given, len(shape), "mode_order")
-        if len(order) != len(shape):
-            raise ValueError(f"{op}: mode_order is {tuple(given)}; expected all {len(shape)} modes")
-        return order
-    if ranks is None:
-        return tuple(sorted(range(len(shape)), key=lambda n: shape[n]))
-    return tuple(sorted(range(len(shape)), key=lambda n: (ranks[n] / shape[n], shape[n])))
-
-
-def truncate(
-    x: Tensor,
-    ranks: Sequence[int] | None,
-    tol: float | None,
-    order: Sequence[int],
-    squared_norm: float,
-    sequential: bool,
-    rng: torch.Generator | None = None,
-) -> tuple[Tensor, list[Tensor]]:
-    """Return core and factors, from ranks or from a bound on the relative error."""
-    core = x
-    factors: list[Tensor] = [core] * x.ndim
-    # Rounding of factors and core must not eat into the guarantee.
-    slack = 1.0 - 1e-3
-    left = (slack * tol) ** 2 * squared_norm if tol is not None else 0.0
-    for place, n in enumerate(order):
-        source, projected = core if sequential else x, None
-        if ranks is not None:
-            factors[n], projected = basis_of_rank(source, n, ranks[n], sequential, rng)
-        else:
-            share = left / (len(order) - place)
-            factors[n], spent = basis_within(source, n, share, squared_norm, sequential)
-            left -= spent
-        if projected is None:
-            projected = direct.ttm(core, factors[n], n, transpose=True)
-        core = projected
-    return core, factors
+def no_tol_of_batch(op: str, tol: float | None, batch: int) -> None:
+    """Refuse a tolerance for a batch."""
+    if batch and tol is not None:
+        raise NotImplementedError(
+            f"{op}: tol is {tol} and batch_dims is {batch}; the ranks that tol asks for differ "
+            "from tensor to tensor, and a stack has one rank a mode; pass rank, or loop over the "
+            "tensors"
+        )

@@ -85,9 +85,10 @@ def test_a_factor_that_is_not_finite_is_far():
     assert math.isnan(rivals_tensorly.distance(broken[::-1], factors[::-1]))
 
 
-def test_all_fit_the_tensors_of_a_batch_alike():
+@pytest.mark.parametrize("rank", [3, (3, 2, 3)], ids=str)
+def test_all_fit_the_tensors_of_a_batch_alike(rank):
     """Tensor by tensor, and a loop over a part tells which part."""
-    problem = problems.Problem("batch", "batched", (8, 7, 6), 3, sweeps=20, count=60)
+    problem = problems.Problem("batch", "batched", (8, 7, 6), rank, sweeps=20, count=60)
     data = problem.build()
     assert data.x.shape == (60, 8, 7, 6)
     assert problem.nbytes == data.x.numel() * 4

@@ -174,7 +174,9 @@ def test_one_wrong_answer_fails_its_row_and_the_mean(results):
 
 
 def test_slow_results_fail_the_bar(results):
-    slow = {p.name for p in (*problems.TUCKER, *problems.BATCHED)} | {"spectrum-4096x256"}
+    # The bar of HOOI of a batch is lower than that of CP.
+    batched = [p for p in problems.BATCHED if isinstance(p.rank, int)]
+    slow = {p.name for p in (*problems.TUCKER, *batched)} | {"spectrum-4096x256"}
     assert failed(results(ours=2e-3)[0]) == slow
     slow |= {"spectrum-1024x64", "geometric mean of the large, cp"}
     assert failed(results(ours=4e-3)[0]) == slow

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tensorfast as tf
+from tensorfast.batch import Stack
 from tensorfast.cp.batch.operand import BatchOperand
-from tensorfast.cp.batch.stack import Stack
 from tensorfast.testing import planted, random_cp
 
 SHAPE = (6, 5, 7)
@@ -275,8 +275,3 @@ def test_a_start_that_overflows_ends_in_words(x):
     start = None, [1e300 * torch.ones(4, n, 2, dtype=torch.float64) for n in SHAPE]
     with pytest.raises(FloatingPointError, match="no longer finite"):
         tf.cp_als(x, 2, batch_dims=1, init=start)
-
-
-def test_hooi_still_refuses(x):
-    with pytest.raises(NotImplementedError, match="hooi: batch_dims is 1"):
-        tf.hooi(x, 2, batch_dims=1)

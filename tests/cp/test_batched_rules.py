@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tensorfast as tf
+from tensorfast.batch.stopping import STATUSES, BatchStoppingRule, fast_relative_errors
 from tensorfast.convergence import StoppingRule, fast_relative_error
 from tensorfast.cp import batch as batched
-from tensorfast.cp.batch.stopping import STATUSES, BatchStoppingRule, fast_relative_errors
 from tensorfast.cp.batch.update import BatchLeastSquares
 from tensorfast.cp.stopping import DivergenceWatch
 from tensorfast.cp.update import LeastSquares

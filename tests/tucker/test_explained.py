@@ -6,6 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tensorfast as tf
+from tensorfast.tucker.plan import SCRAPS
 
 
 def test_a_fit_on_a_cpu_is_explained_without_being_run():
@@ -45,3 +46,29 @@ def test_bad_arguments_are_told():
         tf.explain("hooi", np.ones((3, 4)), 0)
     with pytest.raises(ValueError, match="modes"):
         tf.explain("hooi", np.ones(3), 1)
+
+
+def test_a_batch_is_explained_without_being_run():
+    x = np.full((1000, 16, 16, 16), np.nan, dtype=np.float32)
+    plan = tf.explain("hooi", x, 4, batch_dims=1)
+    assert (plan.engine, plan.reads) == ("torch", 1.5)
+    assert plan.schedule == "projections (01 20 12), 256 of 1000 tensors at a time"
+    # Calls are what a contraction of one costs, and they serve a chunk.
+    assert tf.explain("hooi", x[0], 4).seconds < plan.seconds
+    assert plan.seconds < 100 * tf.explain("hooi", x[0], 4).seconds
+    twice = tf.explain("hooi", np.tile(x, (2, 1, 1, 1)), 4, batch_dims=1)
+    assert twice.seconds == pytest.approx(2 * plan.seconds)
+    assert twice.workspace == plan.workspace
+    # A chunk as it comes, one of what is not done, and one in double precision.
+    chunk = 256 * 16**3
+    assert 16 * chunk < plan.workspace < 2 * 16 * chunk
+    # Beside that, what 256 fits take, but for numbers.
+    one = tf.explain("hooi", x[0], 4).workspace - SCRAPS
+    assert plan.workspace - 16 * chunk - SCRAPS == 256 * one
+    with FakeTensorMode():
+        fake = torch.empty(2, 3, 64, 64, 64, device="cuda")
+        assert tf.explain("hooi", fake, 4, batch_dims=2).engine == "torch"
+    with pytest.raises(ValueError, match=r"hooi: .* a batch of no tensor"):
+        tf.explain("hooi", x[:0], 4, batch_dims=1)
+    with pytest.raises(ValueError, match="expected at least 2 modes beside"):
+        tf.explain("hooi", x, 4, batch_dims=3)

@@ -241,9 +241,9 @@ BAD_HOOI = {
     ),
     "seed": (lambda x: {"seed": 1.5}, TypeError, r"seed is 1.5 \(float\); expected an integer"),
     "batch_dims": (
-        lambda x: {"batch_dims": 1},
-        NotImplementedError,
-        "batch_dims is 1; this version supports",
+        lambda x: {"batch_dims": 2},
+        ValueError,
+        "batch_dims is 2 but x has 3 axes .* expected at least 2 modes",
     ),
 }
 

@@ -17,26 +17,23 @@ took 22 to 28 times as long on torch and 12 times on NumPy.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ... import _check, arrays
+from ... import arrays
+from ...batch import Stack, named_index, run_chunks, scales_of
 from ...blocks import SLAB, grain
-from ...precision import reach
 from ...progress import progress_bar
 from ...results import BatchInfo, ConvergenceInfo
-from ..scaling import restored, scaled_l2, unit_columns, unit_of
+from ..scaling import restored, scaled_l2, unit_columns
 from ..update import not_finite
 from . import thread_blocks
 from .als import BatchALS
 from .init import initial_rows
-from .operand import BatchOperand, squared_norms
-from .running import one_by_one, together
-from .stack import Stack
+from .operand import BatchOperand
 
 __all__ = ["Callback", "fit_batch"]
 
@@ -68,7 +65,7 @@ def fit_batch(
     """
     batch, data = tuple(x.shape[:dims]), Stack(x, dims)
     order = len(data.shape)
-    units = _units(op, data, batch, check_finite)
+    units = _units(op, data, check_finite)
     rows = initial_rows(op, data, units, rank, init, seed, free)
     kept = {n: rows[n] for n in range(order) if n not in free}
     if units is not None and not isinstance(init, str):
@@ -107,10 +104,10 @@ def fit_batch(
     if not thread_blocks.reasons(x, data.shape, rank, watched, scaled):
         infos = [info for part in parts for info in in_blocks(part)]
     elif not watched:
-        infos = one_by_one(begin(part) for part in parts)
+        infos = run_chunks(begin, parts)
     else:
         with progress_bar(progress, n_iter_max, None) as bar:
-            infos = together([begin(part) for part in parts], report)
+            infos = run_chunks(begin, parts, report)
     factors = outward()
     weights = torch.ones(*batch, rank, dtype=factors[0].real.dtype, device=x.device)
     if normalize:
@@ -120,37 +117,17 @@ def fit_batch(
     return weights, factors, BatchInfo(infos, batch)
 
 
-def _units(op: str, data: Stack, batch: Sequence[int], check_finite: bool) -> Tensor | None:
+def _units(op: str, data: Stack, check_finite: bool) -> Tensor | None:
     """Return for each tensor the power of two by which its factors are scaled; None if all are 1.
 
     Refuses tensors that are not finite.
     """
-    squared = [squared_norms(data[part]) for part in data.parts(grain(SLAB, data.x))]
-    norms = torch.cat(squared or [torch.empty(0)]).cpu()
-    # A norm is finite exactly if every entry is, overflow in float64 apart.
-    odd = (~norms.isfinite()).nonzero().squeeze(1).tolist()
-    if odd and check_finite:
-        _check.finite(op, data.x, remedy=_remedy(odd, batch))
-    limit = reach(data.dtype) ** 2
-    extreme = ~((norms > 1 / limit) & (norms < limit)) & (norms != 0)
-    units = torch.ones_like(norms, dtype=torch.float64)
-    for i in extreme.nonzero().squeeze(1).tolist():
-        units[i] = unit_of(data[i : i + 1][0], float(norms[i]))
-    for i in odd:
-        if units[i] == 1:
-            raise not_finite(f"the tensor at {_index(i, batch)}")
+    remedy = "fill or drop them, or pass check_finite=False to skip this check"
+    scales, odd = scales_of(op, data, remedy if check_finite else None)
+    if odd:
+        raise not_finite(f"the tensor at {named_index(odd[0], data.batch)}")
+    units = torch.exp2((scales.log2() / len(data.shape)).floor())
     return units.to(data.x.device) if bool((units != 1).any()) else None
-
-
-def _remedy(odd: Sequence[int], batch: Sequence[int]) -> str:
-    shown = ", ".join(_index(i, batch) for i in odd[:8]) + (", ..." if len(odd) > 8 else "")
-    where = f"they are in {len(odd)} of {math.prod(batch)} tensors, at batch index {shown}"
-    return f"fill or drop them, or pass check_finite=False to skip this check; {where}"
-
-
-def _index(flat: int, batch: Sequence[int]) -> str:
-    at = [int(i) for i in torch.unravel_index(torch.tensor(flat), tuple(batch))]
-    return str(at[0]) if len(at) == 1 else str(tuple(at))
 
 
 def _along(units: Tensor, rows: Tensor) -> Tensor:

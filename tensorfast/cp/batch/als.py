@@ -8,20 +8,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...batch import BatchStoppingRule, Ledger, fast_relative_errors
+from ...batch.ledger import DONE_ENOUGH
+from ...batch.stopping import STATUSES
 from ...results import ConvergenceInfo
 from ..als import concluded, products
 from ..operand import Contracts
 from ..schedule import Schedule
 from ..stopping import DivergenceWatch, hadamard
 from .contract import gram_of_rows
-from .stopping import STATUSES, BatchStoppingRule, fast_relative_errors
 from .update import BatchLeastSquares
 
 __all__ = ["BatchALS"]
-
-#: Share of the tensors at work that have to be done for the others to be copied together. Sweeps
-#: then work on at most a third more than is needed, and all copies of a fit are four of the data.
-DONE_ENOUGH = 0.25
 
 
 class Fits(Contracts, Protocol):
@@ -52,8 +50,6 @@ class Fits(Contracts, Protocol):
 class BatchALS:
     """The fits of a chunk of tensors, or of several starts of one.
 
-    Those that are done are frozen, and dropped once they are a share of what is worked on.
-
     Parameters
     ----------
     operand : Fits
@@ -66,12 +62,7 @@ class BatchALS:
     ranks : Tensor, [B], or None
         Components of each, where they differ; rows from there on are zero.
     done_enough : float
-        The share at which those that are done are dropped.
-
-    Attributes
-    ----------
-    last : Tensor, [B]
-        The last error of each.
+        As in `tensorfast.batch.Ledger`.
     """
 
     def __init__(
@@ -90,23 +81,21 @@ class BatchALS:
         self._operand, self._dtype = operand, operand.dtype
         self._n_iter_max, self._tol, self._free = n_iter_max, tol, sorted(free)
         self._results = list(factors)
-        self._done_enough = done_enough
         self._update = BatchLeastSquares(l2_reg, size, device, ranks)
         self._stop = BatchStoppingRule(tol, operand.dtype, self._update.monotone, size, device)
         self._watch = DivergenceWatch()
-        # What is worked on: rows, their Grams, their places in the chunk, and which are not done.
+        self._ledger = Ledger(size, device, done_enough)
+        # What is worked on: rows and their Grams.
         self._rows = list(factors)
         self._grams = [gram_of_rows(rows) for rows in factors]
-        self._places = torch.arange(size, device=device)
-        self._running = torch.ones(size, dtype=torch.bool, device=device)
-        self._left = size
         # What is known of all.
-        self.last = torch.zeros(size, dtype=torch.float64, device=device)
-        self._log: list[Tensor] = []
-        self._codes = torch.zeros(size, dtype=torch.int64, device=device)
-        self._ran = torch.zeros_like(self._codes)
-        self._ridges = torch.zeros_like(self.last)
+        self._ridges = torch.zeros(size, dtype=torch.float64, device=device)
         self._pairs: dict[int, tuple[int, int, float]] = {}
+
+    @property
+    def last(self) -> Tensor:
+        """The last error of each."""
+        return self._ledger.last
 
     def sweeps(self) -> Generator[None, bool | None, None]:
         """Run sweeps, one between one ``yield`` and the next, until all are done.
@@ -115,7 +104,7 @@ class BatchALS:
         """
         mttkrps = self._mttkrps()
         for sweep in range(1, self._n_iter_max + 1):
-            frozen = None if self._left == len(self._places) else ~self._running
+            frozen = self._ledger.frozen
             for mode in self._free:
                 product = next(mttkrps)
                 others = hadamard([g for n, g in enumerate(self._grams) if n != mode])
@@ -127,11 +116,9 @@ class BatchALS:
             if (yield):
                 codes = torch.full_like(codes, STATUSES.index("stopped"))
             self._close(sweep, codes)
-            if not self._left:
+            if not self._ledger.left:
                 break
-            done = len(self._places) - self._left
-            if done and done >= self._done_enough * len(self._places):
-                self._compact()
+            if self._compact():
                 # What is left of the schedule stands on all of them.
                 mttkrps = self._mttkrps()
         self.store()
@@ -143,24 +130,19 @@ class BatchALS:
 
     def store(self) -> None:
         """Put what the factors are now where the starts were."""
+        self._store(self._ledger.places)
+
+    def _store(self, places: Tensor) -> None:
         for result, rows in zip(self._results, self._rows, strict=True):
             if rows is not result:
-                result[self._places] = rows
+                result[places] = rows
 
     def infos(self) -> list[ConvergenceInfo]:
         """Give an account of each fit, once all have ended."""
-        errors = torch.stack(self._log, 1).tolist()
-        ends = zip(self._codes.tolist(), self._ran.tolist(), self._ridges.tolist(), strict=True)
+        ends = zip(self._ledger.ends(), self._ridges.tolist(), strict=True)
         return [
-            concluded(
-                STATUSES[code],
-                errors[at][:ran],
-                self._dtype,
-                self._tol,
-                ridge,
-                self._pairs.get(at),
-            )
-            for at, (code, ran, ridge) in enumerate(ends)
+            concluded(status, errors, self._dtype, self._tol, ridge, self._pairs.get(at))
+            for at, ((status, errors), ridge) in enumerate(ends)
         ]
 
     def _judge(self, sweep: int, product: Tensor) -> Tensor:
@@ -177,15 +159,14 @@ class BatchALS:
             operand.dtype,
         )
         # Of what is done nothing is asked any more.
-        lost = lost & self._running
+        running = self._ledger.running
+        lost = lost & running
         index = lost.nonzero().squeeze(1)
         if len(index):
             errors[index] = self._exact_errors(index)
-        codes = self._stop.codes(sweep, errors, lost | ~self._running, self._exact_errors)
+        codes = self._stop.codes(sweep, errors, lost | ~running, self._exact_errors)
         self._watch.record(sweep, self._grams)
-        places = self._places[self._running]
-        self.last[places] = errors[self._running]
-        self._log.append(self.last.clone())
+        self._ledger.note(errors)
         return codes
 
     def _exact_errors(self, index: Tensor) -> Tensor:
@@ -196,23 +177,23 @@ class BatchALS:
 
     def _close(self, sweep: int, codes: Tensor) -> None:
         """Note how those ended that are done with this sweep."""
-        index = (self._running & (codes > 0)).nonzero().squeeze(1)
+        index = self._ledger.close(sweep, codes)
         if not len(index):
             return
-        places = self._places[index]
-        self._codes[places], self._ran[places] = codes[index], sweep
+        places = self._ledger.places[index]
         self._ridges[places] = self._update.ridge[index]
-        self._running[index] = False
-        self._left -= len(index)
         pairs = self._watch.diverging_of(sweep, [gram[index] for gram in self._grams], index)
         self._pairs |= {at: p for at, p in zip(places.tolist(), pairs, strict=True) if p}
 
-    def _compact(self) -> None:
-        """Drop those that are done."""
-        self.store()
-        index = self._running.nonzero().squeeze(1)
+    def _compact(self) -> bool:
+        """Drop those that are done, if they are enough."""
+        before = self._ledger.places
+        index = self._ledger.drop()
+        if index is None:
+            return False
+        self._store(before)
         self._rows[:] = [rows[index] for rows in self._rows]
         self._grams = [gram[index] for gram in self._grams]
-        self._places, self._running = self._places[index], self._running[index]
         for part in (self._operand, self._update, self._stop, self._watch):
             part.keep(index)
+        return True

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ... import baseline
+from ...batch import norms
 from ...matmul import products
 from ...precision import solve_dtype
 
@@ -84,9 +85,3 @@ def distances(x: Tensor, rows: Sequence[Tensor], cut: int) -> Tensor:
     flat = x.to(left.dtype).reshape(len(x), left.shape[2], right.shape[2])
     gap = torch.baddbmm(flat, left.mT, right, alpha=-1)
     return norms(gap)
-
-
-def norms(x: Tensor) -> Tensor:
-    """``||x||`` of each tensor of a batch, in float64."""
-    wide = torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=solve_dtype(x.dtype))
-    return wide.to(torch.float64)

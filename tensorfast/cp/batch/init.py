@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...batch import Stack
 from ...blocks import SLAB, grain
 from ...precision import compute_dtype, solve_dtype
 from ...svd import generator, leading_subspace, sketch_pays
 from ..init import OFF_SADDLE, check_name, given_factors
 from .operand import lifted
-from .stack import Stack
 
 __all__ = ["initial_rows"]
 

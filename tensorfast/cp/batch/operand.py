@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from ... import reconstruct
+from ...batch import squared_norms
 from ...blocks import SLAB, by_stride, grain, middle
 from ...precision import compute_dtype, precision_floor, solve_dtype
 from ..plan import Machine, plan
 from ..schedule import Run, Schedule
 from ..tree import Node, contraction_tree
-from .contract import contract_data, contract_partial, distances, norms
+from .contract import contract_data, contract_partial, distances
 
-__all__ = ["BATCHED", "BatchOperand", "lifted", "schedule_of", "squared_norms"]
+__all__ = ["BATCHED", "BatchOperand", "lifted", "schedule_of"]
 
 #: Rates of contractions in batches: matrix products of small matrices, data that stay in cache, and
 #: calls that are shared by many tensors. Measured on two cores of a server CPU, float32, 1000 x
@@ -117,11 +118,6 @@ def lifted(x: Tensor, units: Tensor | None) -> Tensor:
         for _ in range(x.ndim - 1):
             x = x.to(dtype) / divisor
     return x.to(dtype) if x[0].is_contiguous() else x.to(dtype).contiguous()
-
-
-def squared_norms(x: Tensor) -> Tensor:
-    """``||x||^2`` of each tensor of a batch, in float64."""
-    return norms(x).square()
 
 
 def schedule_of(

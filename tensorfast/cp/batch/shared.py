@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ...batch import fast_relative_errors
 from ...precision import solve_dtype
 from ..operand import DenseOperand
 from ..schedule import Run, Schedule
 from ..stopping import hadamard
 from .contract import gram_of_rows
-from .stopping import fast_relative_errors
 
 __all__ = ["SharedOperand"]
 

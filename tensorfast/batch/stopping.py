@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...convergence import StoppingRule
-from ...precision import compute_dtype, explicit_residual_below, precision_floor
+from ..convergence import StoppingRule
+from ..precision import compute_dtype, explicit_residual_below, precision_floor
 
 __all__ = ["STATUSES", "BatchStoppingRule", "fast_relative_errors"]
 
