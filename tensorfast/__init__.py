@@ -5,6 +5,7 @@ from ._dispatch import explain
 from .cp import cp_als
 from .metrics import congruence, core_consistency, factor_match_score, relative_error
 from .ops import gram, khatri_rao, mttkrp, multi_ttm, ttm
+from .ranks import RankSweep, rank_sweep
 from .reconstruct import cp_to_tensor, tucker_to_tensor
 from .results import BatchInfo, ConvergenceInfo, CPTensor, TuckerTensor
 from .svd import truncated_svd
@@ -17,6 +18,7 @@ __all__ = [
     "BatchInfo",
     "CPTensor",
     "ConvergenceInfo",
+    "RankSweep",
     "TuckerTensor",
     "congruence",
     "core_consistency",
@@ -32,6 +34,7 @@ __all__ = [
     "mttkrp",
     "multi_ttm",
     "nn",
+    "rank_sweep",
     "relative_error",
     "sthosvd",
     "truncated_svd",

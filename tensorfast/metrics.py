@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,13 @@ from .reconstruct import (
     tucker_residual_norm,
 )
 
-__all__ = ["congruence", "core_consistency", "factor_match_score", "relative_error"]
+__all__ = [
+    "congruence",
+    "core_consistencies",
+    "core_consistency",
+    "factor_match_score",
+    "relative_error",
+]
 
 
 def relative_error(x: Any, decomposition: Any) -> Any:
@@ -324,20 +330,34 @@ def core_consistency(x: Any, cp: Any) -> float:
     _check.nonempty(op, tensor)
     with torch.no_grad(), matmul_precision("ieee", tensor.device):
         weights, factors = bring_cp(op, cp)
-        rank = _check.factors(op, factors, tensor.shape)
+        _check.factors(op, factors, tensor.shape)
         model = named(factors, weights=weights)
         _check.one_device(op, {"x": tensor, **model})
         # LAPACK fails on anything else.
         _all_finite(op, model)
         wide = _wide(weights, factors, solve_dtype(common_dtype(tensor, *factors)))
-        order = sorted(range(tensor.ndim), key=lambda n: rank / tensor.shape[n])
-        core = tensor
-        for n in order:
-            core = baseline.ttm(core, torch.linalg.pinv(wide[n]), n)
-        superdiagonal = torch.zeros_like(core)
-        diagonal = torch.arange(rank, device=core.device)
-        superdiagonal[(diagonal,) * tensor.ndim] = 1.0
-        miss = float(baseline.sum_of_squares(core - superdiagonal))
-        if not math.isfinite(miss):
+        (found,) = core_consistencies(tensor, [wide])
+        if not math.isfinite(found):
             _check.finite(op, tensor)
-    return 100.0 * (1.0 - miss / rank)
+    return found
+
+
+def core_consistencies(x: Tensor, models: Sequence[Sequence[Tensor]]) -> list[float]:
+    """Return the core consistency of several models from one read of ``x``.
+
+    Of factors of all modes in double precision, with the weights in one. The first product takes
+    ``prod(I_n) / max(I_n)`` elements for each component of all models.
+    """
+    longest = max(range(x.ndim), key=lambda n: x.shape[n])
+    inverses = [[torch.linalg.pinv(factor) for factor in factors] for factors in models]
+    first = baseline.ttm(x, torch.cat([inverse[longest] for inverse in inverses]), longest)
+    ranks = [factors[0].shape[1] for factors in models]
+    out = []
+    for rank, inverse, core in zip(ranks, inverses, first.split(ranks, longest), strict=True):
+        others = (n for n in range(x.ndim) if n != longest)
+        for n in sorted(others, key=lambda n: rank / x.shape[n]):
+            core = baseline.ttm(core.contiguous(), inverse[n], n)
+        diagonal = torch.arange(rank, device=core.device)
+        core[(diagonal,) * x.ndim] -= 1.0
+        out.append(100.0 * (1.0 - float(baseline.sum_of_squares(core)) / rank))
+    return out

@@ -34,6 +34,8 @@ class ConvergenceInfo:
         ``"degenerate"``.
     message : str
         One sentence: what happened and what to do.
+    starts : BatchInfo or None
+        Of the best of several starts the accounts of all of them, in their order.
     """
 
     n_iter: int
@@ -42,14 +44,17 @@ class ConvergenceInfo:
     converged: bool
     status: str
     message: str
+    starts: BatchInfo | None = field(default=None, hash=False)
 
     def __repr__(self) -> str:
         error = f"{self.rel_errors[-1]:.3e}" if self.rel_errors else "none"
-        return f"ConvergenceInfo(status={self.status!r}, n_iter={self.n_iter}, rel_error={error})"
+        others = "" if self.starts is None else f", the best of {len(self.starts)} starts"
+        told = f"status={self.status!r}, n_iter={self.n_iter}, rel_error={error}{others}"
+        return f"ConvergenceInfo({told})"
 
 
 class BatchInfo:
-    """How the iterations of a batch ended, tensor by tensor.
+    """How the iterations of a batch ended, tensor by tensor; or those of several starts.
 
     ``info[i]``, or ``info[i, j]`` with several batch axes, is the `ConvergenceInfo` of one tensor;
     iteration goes over all of them, the last batch axis fastest, and ``len`` counts them.

@@ -71,6 +71,7 @@ MAY_IMPORT = {
         "tensorfast.cuda",
         "tensorfast.kernels.devices",
     ),
+    "tensorfast.ranks": (*LEAVES, "tensorfast.cp", "tensorfast.metrics", "numpy", "matplotlib"),
     "tensorfast.tucker": (
         *ENGINE,
         "tensorfast.ahead",
@@ -95,7 +96,7 @@ MAY_IMPORT = {
         "tensorly",
     ),
     "tensorfast.testing": (*LEAVES, "tensorfast.reference", "tensorfast.metrics"),
-    "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast._dispatch"),
+    "tensorfast.__init__": (*ENGINE, *METHODS, "tensorfast.ranks", "tensorfast._dispatch"),
 }
 
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensorfast as tf
 from tensorfast import reference
+from tensorfast.metrics import core_consistencies
 from tensorfast.testing import planted, random_cp
 
 
@@ -174,6 +175,18 @@ def test_core_consistency_against_the_formula(shape, rank, dtype):
     assert found == pytest.approx(expected, abs=1e-3 if dtype == torch.float32 else 1e-8)
     array = x.to(dtype).numpy()
     assert tf.core_consistency(array, (weights, factors)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_core_consistencies_from_one_read():
+    """Of several ranks, each as by the formula, whichever mode is the longest."""
+    for shape in ((6, 5, 7), (3, 9, 4, 2)):
+        x, _ = planted(shape, 2, noise=0.3)
+        models = [random_cp(shape, rank, seed=rank, dtype=torch.float64) for rank in (3, 1, 2)]
+        given = [[f[0] * w, *f[1:]] for w, f in models]
+        found = core_consistencies(x.permute(*range(x.ndim)), given)
+        for (weights, factors), value in zip(models, found, strict=True):
+            arrays = weights.numpy(), [f.numpy() for f in factors]
+            assert value == pytest.approx(literal_core_consistency(x.numpy(), *arrays), rel=1e-9)
 
 
 def test_core_consistency_of_complex_factors_of_real_data():

@@ -10,9 +10,9 @@ import tensorly as tl
 import torch
 
 import tensorfast as tf
-from tensorfast import reconstruct, reference
+from tensorfast import precision, reconstruct, reference
 from tensorfast.reconstruct import cp_residual_norm, norm, tucker_residual_norm
-from tensorfast.testing import PROBLEMS, assert_close, random_cp
+from tensorfast.testing import PROBLEMS, assert_close, normal, random_cp
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 half = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -287,3 +287,31 @@ def test_cp_models_that_do_not_fit(model, error, text):
 def test_tucker_models_that_do_not_fit(model, error, text):
     with pytest.raises(error, match=f"^tucker_to_tensor: .*{text}"):
         tf.tucker_to_tensor(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.complex64])
+@pytest.mark.parametrize("layout", ["C", "permuted", "strided"])
+def test_inner_products_and_residuals_of_several_models(dtype, layout, monkeypatch):
+    """Held to the formulas in double precision, whole and cut into many boxes."""
+    shape, ranks = (6, 5, 7), (3, 1, 2)
+    x = normal((12, 5, 14), dtype)[::2, :, ::2] if layout == "strided" else normal(shape, dtype)
+    if layout == "permuted":
+        x = normal((7, 6, 5), dtype).permute(1, 2, 0)
+    computing = precision.compute_dtype(dtype)
+    models = [[normal((n, r), computing, seed=r) for n in shape] for r in ranks]
+    wide = x.to(precision.solve_dtype(dtype))
+    u = precision.unit_roundoff(torch.float64)
+    for elements in (1 << 20, 20):
+        monkeypatch.setattr(reconstruct, "SLAB", elements)
+        norms = reconstruct.cp_residual_norms(x, models)
+        for factors, found in zip(models, norms, strict=True):
+            own = [f.to(wide.dtype) for f in factors]
+            terms = wide[..., None] * torch.einsum("ir,jr,kr->ijkr", *own).conj()
+            got = reconstruct.cp_inner_products(x, factors)
+            # As many products of four numbers as x has entries.
+            reach = 2 * (x.numel() + 4) * u * terms.abs().sum((0, 1, 2))
+            assert ((got - terms.sum((0, 1, 2)).real).abs() <= reach).all()
+            gap = wide - torch.einsum("ir,jr,kr->ijk", *own)
+            size = wide.abs() + torch.einsum("ir,jr,kr->ijk", *(f.abs() for f in own))
+            rounding = 8 * precision.unit_roundoff(dtype) * float(torch.linalg.vector_norm(size))
+            assert abs(found - float(torch.linalg.vector_norm(gap))) <= rounding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ __all__ = ["Fit", "Report", "run_chunks"]
 
 #: ``report(sweep, errors) -> bool``, of all tensors of the batch; True stops what still runs.
 Report = Callable[[int, Tensor], bool]
+
+#: What tells a chunk from the others.
+Part = TypeVar("Part")
 
 
 class Fit(Protocol):
@@ -38,7 +41,7 @@ class Fit(Protocol):
 
 
 def run_chunks(
-    begin: Callable[[slice], Fit], parts: Sequence[slice], report: Report | None = None
+    begin: Callable[[Part], Fit], parts: Sequence[Part], report: Report | None = None
 ) -> list[ConvergenceInfo]:
     """Run all fits: chunk after chunk, or side by side if there is somebody to report to."""
     if report is None:
@@ -46,7 +49,7 @@ def run_chunks(
     return _together(begin, parts, report)
 
 
-def _one_by_one(begin: Callable[[slice], Fit], parts: Sequence[slice]) -> list[ConvergenceInfo]:
+def _one_by_one(begin: Callable[[Part], Fit], parts: Sequence[Part]) -> list[ConvergenceInfo]:
     """Run each chunk from its first sweep to its last, while it is in cache."""
     infos: list[ConvergenceInfo] = []
     for part in parts:
@@ -58,7 +61,7 @@ def _one_by_one(begin: Callable[[slice], Fit], parts: Sequence[slice]) -> list[C
 
 
 def _together(
-    begin: Callable[[slice], Fit], parts: Sequence[slice], report: Report
+    begin: Callable[[Part], Fit], parts: Sequence[Part], report: Report
 ) -> list[ConvergenceInfo]:
     """Run a sweep of all chunks, report, and so on: who looks on sees the batch as a whole."""
     fits = [begin(part) for part in parts]

@@ -19,7 +19,15 @@ DONE_ENOUGH = 0.25
 class Ledger:
     """The books of a chunk of fits.
 
-    Those that are done are frozen, and dropped once they are a quarter of what is worked on.
+    Those that are done are frozen, and dropped once they are a share of what is worked on.
+
+    Parameters
+    ----------
+    size : int
+        Fits in the chunk.
+    device : torch.device
+    done_enough : float
+        The share; with 0 they are dropped at once.
 
     Attributes
     ----------
@@ -33,7 +41,8 @@ class Ledger:
         The last error of each tensor of the chunk.
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
+    def __init__(self, size: int, device: torch.device, done_enough: float = DONE_ENOUGH) -> None:
+        self._done_enough = done_enough
         self.places = torch.arange(size, device=device)
         self.running = torch.ones(size, dtype=torch.bool, device=device)
         self.left = size
@@ -64,7 +73,8 @@ class Ledger:
 
     def drop(self) -> Tensor | None:
         """Drop those that are done, if they are enough, and return the indices of the others."""
-        if len(self.places) - self.left < DONE_ENOUGH * len(self.places):
+        done = len(self.places) - self.left
+        if not done or done < self._done_enough * len(self.places):
             return None
         index = self.running.nonzero().squeeze(1)
         self.places, self.running = self.places[index], self.running[index]

@@ -14,6 +14,7 @@ from ..results import BatchInfo, ConvergenceInfo, CPTensor
 from .batch import fit_batch
 from .explained import planned
 from .single import fit_single
+from .starts import fit_best, fit_starts, starts_of
 
 __all__ = ["cp_als"]
 
@@ -54,7 +55,8 @@ def cp_als(
         moved by 0.01 at random, off saddle points; columns beyond I_n random. A given model is not
         modified.
     n_init : int
-        Number of starts. This version runs one.
+        Number of starts, which run together and share each read of ``x``. The first is as ``init``
+        says, the others are random; the best is returned.
     n_iter_max : int
         Sweeps at most.
     tol : float
@@ -75,12 +77,14 @@ def cp_als(
     precision : {"ieee", "tf32", "bf16"} or None
         Arithmetic of float32 products on a GPU; None follows torch's own setting.
     seed : int or torch.Generator, optional
-        Source of random numbers, for the same result again.
+        Source of random numbers, for the same result again. With an integer the start at j is that
+        of a run with ``seed + j``; from a generator the starts draw in turn.
     callback : callable, optional
         ``callback(sweep, error, factors) -> bool`` after each sweep (counted from 1); True stops.
-        Of a batch ``error`` is a NumPy array, done tensors stand still, and True stops the rest.
+        Of a batch ``error`` is a NumPy array, done tensors stand still, and True stops the rest. Of
+        several starts it sees the one with the lowest error.
     progress : bool
-        Show a tqdm bar with the error in it, of a batch the largest.
+        Show a tqdm bar with the error in it, of a batch the largest, of starts the lowest.
     check_finite : bool
         Refuse NaN and Inf in ``x``. The check costs nothing beyond the norm of ``x``.
 
@@ -88,7 +92,8 @@ def cp_als(
     -------
     CPTensor
         Iterates as ``weights, factors``; ``info`` tells how the fit went, of a batch as a
-        `BatchInfo`, ``info[i]`` of one tensor. Arrays are of ``x``'s kind and on its device, in its
+        `BatchInfo`, ``info[i]`` of one tensor; ``info.starts`` of several starts, all of them, as a
+        `BatchInfo`. Arrays are of ``x``'s kind and on its device, in its
         type (float32 for half precision).
 
     Raises
@@ -119,6 +124,14 @@ def cp_als(
     ``callback`` or ``progress`` all chunks run side by side, and their copies add up. Plain torch
     on every device; ``line_search`` is for one tensor.
 
+    **Starts.** Each gets what it would get in a run of its own, to rounding, and leaves once it has
+    ended. The best has the lowest last error; one whose components diverge is best only if no other
+    comes within a hundredth of its error. Groups of starts run one after another (side by side with
+    ``callback`` or ``progress``), cut so that no partial result and no Khatri-Rao product of a
+    group has more than half the elements of ``x``, or 2^20, unless that of one start has. On a
+    GPU the kernels contract, and the rest waits for the host; ``line_search`` and ``batch_dims``
+    are for one start.
+
     Deterministic for a fixed seed and number of threads. Results are detached from autograd.
 
     References
@@ -133,6 +146,13 @@ def cp_als(
     >>> weights, factors = cp_als(x, 2, seed=0)
     >>> [f.shape for f in factors]
     [(5, 2), (6, 2), (7, 2)]
+
+    The best of four starts:
+
+    >>> model = cp_als(x, 2, n_init=4, seed=0)
+    >>> errors = model.info.starts.rel_error
+    >>> errors.shape, bool(model.info.rel_errors[-1] == errors.min())
+    ((4,), True)
 
     A batch of two:
 
@@ -151,11 +171,17 @@ def cp_als(
     _check.precision(op, precision)
     _check.seed(op, seed)
     _check.callback(op, callback)
-    _check.only(op, "n_init", n_init, 1)
-    if batch and line_search:
+    n_init = _check.whole_number(op, "n_init", n_init, 1)
+    if line_search and (batch or n_init > 1):
+        several = f"batch_dims is {batch}" if batch else f"n_init is {n_init}"
         raise NotImplementedError(
-            f"{op}: line_search is {line_search} and batch_dims is {batch}; this version searches "
-            "for one tensor at a time; loop over the calls, or leave it out"
+            f"{op}: line_search is {line_search} and {several}; this version searches for one fit "
+            "at a time; loop over the calls, or leave it out"
+        )
+    if batch and n_init > 1:
+        raise NotImplementedError(
+            f"{op}: n_init is {n_init} and batch_dims is {batch}; this version starts each tensor "
+            "of a batch once; call it with several seeds, or tensor by tensor"
         )
     order = tensor.ndim - batch
     fixed = _check.modes(op, fixed_modes, order, "fixed_modes")
@@ -184,6 +210,10 @@ def cp_als(
     with torch.inference_mode(), matmul_precision(precision, tensor.device):
         if batch:
             weights, factors, info = fit_batch(op, tensor, batch, rank, **options)
+        elif n_init > 1:
+            starts = starts_of(rank, options.pop("init"), n_init, options.pop("seed"))
+            fit = fit_best(fit_starts(op, tensor, starts, precision=precision, **options))
+            weights, factors, info = fit.weights, fit.factors, fit.info
         else:
             options |= {"precision": precision, "line_search": line_search}
             weights, factors, info = fit_single(op, tensor, rank, **options)

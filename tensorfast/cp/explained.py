@@ -20,6 +20,7 @@ from .batch.operand import schedule_of as batched_schedule
 from .operand import schedule_of
 from .plan import cost
 from .schedule import Schedule
+from .starts import groups_of
 from .workspace import workspace
 
 __all__ = ["planned"]
@@ -33,6 +34,7 @@ def planned(
     precision: str | None = "ieee",
     line_search: bool = False,
     batch_dims: int = 0,
+    n_init: int = 1,
     callback: Any = None,
     progress: bool = False,
     **_: Any,
@@ -47,6 +49,9 @@ def planned(
     if batch:
         watched = callback is not None or progress
         return _planned_batch(tensor, batch, rank, free, watched)
+    n_init = _check.whole_number("cp_als", "n_init", n_init, 1)
+    if n_init > 1:
+        return _planned_starts(tensor, n_init, rank, free, precision)
     fused = fused_for(tensor, rank, precision)
     schedule = schedule_of(tensor, rank, free, fused)
     if fused is not None:
@@ -62,6 +67,40 @@ def planned(
         reads=schedule.reads,
         seconds=seconds,
         workspace=taken,
+    )
+
+
+def _planned_starts(
+    x: Tensor, n_init: int, rank: int, free: tuple[int, ...], precision: str | None
+) -> FitPlan:
+    """Tell of several starts: seconds of a sweep of all of them, workspace of a group."""
+    groups = [len(group) for group in groups_of(x.shape, [rank] * n_init)]
+    itemsize, seconds = compute_dtype(x.dtype).itemsize, 0.0
+    for count in groups[::-1]:
+        # Ends with the first group, the largest.
+        columns = count * rank
+        fused = fused_for(x, columns, precision)
+        schedule = schedule_of(x, columns, free, fused)
+        if fused is not None:
+            taken = workspace(x, fused, columns, schedule)
+            seconds += schedule.seconds
+        else:
+            each, largest = cost(
+                schedule, tuple(x.shape), columns, itemsize, axes=tuple(by_stride(x))
+            )
+            seconds += each
+            taken = largest * itemsize + count * _state(x, rank, itemsize)
+    together = f"{groups[0]} of {n_init} starts at a time, {columns} columns"
+    return FitPlan(
+        method="cp_als",
+        engine="torch",
+        schedule=f"{_in_words(schedule)}, {together}",
+        reads=schedule.reads * len(groups),
+        seconds=seconds,
+        workspace=taken,
+        reasons=("kernels contract, the rest of a sweep of several starts is torch's",)
+        if fused is not None
+        else (),
     )
 
 

@@ -17,7 +17,7 @@ from .. import reconstruct
 from ..blocks import by_stride
 from ..ops import norms
 from ..ops.fused import Fused
-from ..precision import compute_dtype, precision_floor
+from ..precision import compute_dtype, precision_floor, solve_dtype
 from .plan import plan
 from .plan_fused import plan_fused
 from .schedule import Run, Schedule
@@ -109,18 +109,37 @@ class DenseOperand:
 
     def residual_norm(self, factors: Sequence[Tensor]) -> float:
         """Return the exact residual norm, in double precision where less is too coarse."""
-        ordered = [factors[mode] for mode in self._order]
-        norm = self._residual_norm(ordered)
-        floor = 100 * precision_floor(self.dtype) * math.sqrt(self.squared_norm)
-        if norm < floor and self.dtype.itemsize < torch.float64.itemsize:
-            return self._residual_norm(ordered, double=True)
-        return norm
+        return self.residual_norms([factors])[0]
 
-    def _residual_norm(self, ordered: Sequence[Tensor], double: bool = False) -> float:
-        squared = norms.squared_residual(self._x, ordered, double)
-        if squared is None:
-            return reconstruct.cp_residual_norm(self._x, ordered, double)
-        return math.sqrt(float(squared))
+    def residual_norms(
+        self, models: Sequence[Sequence[Tensor]], double: bool = False
+    ) -> list[float]:
+        """Return the same of several models, in double precision throughout if asked for.
+
+        Plain torch reads the tensor once for all of them.
+        """
+        ordered = [[factors[mode] for mode in self._order] for factors in models]
+        found = self._residual_norms(ordered, double)
+        floor = 100 * precision_floor(self.dtype) * math.sqrt(self.squared_norm)
+        coarse = [at for at, norm in enumerate(found) if norm < floor]
+        if coarse and not double and self.dtype != solve_dtype(self.dtype):
+            again = self._residual_norms([ordered[at] for at in coarse], double=True)
+            for at, norm in zip(coarse, again, strict=True):
+                found[at] = norm
+        return found
+
+    def inner_products(self, factors: Sequence[Tensor]) -> Tensor:
+        """Return the tensor's inner product with every component, in double precision."""
+        return reconstruct.cp_inner_products(self._x, [factors[mode] for mode in self._order])
+
+    def _residual_norms(
+        self, models: Sequence[Sequence[Tensor]], double: bool = False
+    ) -> list[float]:
+        squares = [norms.squared_residual(self._x, ordered, double) for ordered in models]
+        found = [math.sqrt(float(squared)) for squared in squares if squared is not None]
+        if len(found) < len(models):
+            return reconstruct.cp_residual_norms(self._x, models, double)
+        return found
 
 
 def room_for(tree: Node, factors: Sequence[Tensor], room: Tensor | None) -> Tensor:

@@ -37,6 +37,11 @@ def restored(
 
 def unit_columns(factor: Tensor) -> tuple[Tensor, Tensor]:
     """Return columns of length 1, or 0, and their lengths."""
-    lengths = torch.linalg.vector_norm(factor, dim=-2)
+    # By a power of two first, which rounds nothing, so that no square over- or underflows: one
+    # factor may have all of the scale.
+    largest = factor.abs().amax(-2)
+    unit = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
+    scaled = factor / unit[..., None, :]
+    lengths = torch.linalg.vector_norm(scaled, dim=-2)
     safe = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
-    return factor / safe[..., None, :], lengths
+    return scaled / safe[..., None, :], lengths * unit

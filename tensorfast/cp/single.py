@@ -23,7 +23,7 @@ from .scaling import restored, scaled_l2, unit_columns, unit_of
 from .update import LeastSquares, not_finite
 from .workspace import workspace
 
-__all__ = ["fit_single"]
+__all__ = ["at_scale", "fit_single", "outward", "weighted"]
 
 
 def fit_single(
@@ -47,24 +47,12 @@ def fit_single(
 ) -> tuple[Tensor, list[Tensor], ConvergenceInfo]:
     """Return weights, factors and the account of the fit; arguments as `cp_als` has checked."""
     fused = fused_for(x, rank, precision)
-    operand = DenseOperand(x, fused)
-    # The norm is finite exactly if every entry is, overflow in float64 apart.
-    if check_finite and not math.isfinite(operand.squared_norm):
-        remedy = "fill or drop them, or pass check_finite=False to skip this check"
-        _check.finite(op, x, remedy=remedy)
-    unit = unit_of(x, operand.squared_norm)
-    if unit != 1.0:
-        x = x.to(operand.dtype)
-        for _ in range(x.ndim):
-            x = x / unit
-        operand = DenseOperand(x, fused)
-    if not math.isfinite(operand.squared_norm):
-        raise not_finite()
+    x, operand, unit = at_scale(op, x, fused, check_finite)
     start = initial_factors(op, x, rank, init, seed, free)
     kept = {n: factor for n, factor in enumerate(start) if n not in free}
     if unit != 1.0 and not isinstance(init, str):
         start = [factor / unit for factor in start]
-    shown = _outward(callback, like, kept, unit)
+    shown = outward(callback, like, kept, unit)
     with progress_bar(progress, n_iter_max, shown) as report:
         factors, info = _fit(
             x,
@@ -78,13 +66,39 @@ def fit_single(
             free=free,
             callback=report,
         )
-    factors = restored(factors, kept, unit)
-    weights = torch.ones(rank, dtype=factors[0].real.dtype, device=x.device)
-    if normalize:
-        for n in free:
-            factors[n], lengths = unit_columns(factors[n])
-            weights *= lengths
-    return weights, factors, info
+    return *weighted(restored(factors, kept, unit), free if normalize else ()), info
+
+
+def at_scale(
+    op: str, x: Tensor, fused: Fused | None, check_finite: bool
+) -> tuple[Tensor, DenseOperand, float]:
+    """Return ``x`` at the scale at which it is fitted, its operand, and the unit of the factors.
+
+    Refuses what is not finite.
+    """
+    operand = DenseOperand(x, fused)
+    # The norm is finite exactly if every entry is, overflow in float64 apart.
+    if check_finite and not math.isfinite(operand.squared_norm):
+        remedy = "fill or drop them, or pass check_finite=False to skip this check"
+        _check.finite(op, x, remedy=remedy)
+    unit = unit_of(x, operand.squared_norm)
+    if unit != 1.0:
+        x = x.to(operand.dtype)
+        for _ in range(x.ndim):
+            x = x / unit
+        operand = DenseOperand(x, fused)
+    if not math.isfinite(operand.squared_norm):
+        raise not_finite()
+    return x, operand, unit
+
+
+def weighted(factors: list[Tensor], modes: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    """Put the lengths of the columns of these modes into weights."""
+    weights = torch.ones(factors[0].shape[1], dtype=factors[0].real.dtype, device=factors[0].device)
+    for n in modes:
+        factors[n], lengths = unit_columns(factors[n])
+        weights *= lengths
+    return weights, factors
 
 
 def _fit(
@@ -109,7 +123,7 @@ def _fit(
         return als_ahead(operand, start, algebra, capture=capture, **options)
 
 
-def _outward(
+def outward(
     callback: Callable[[int, float, list[Any]], bool] | None,
     like: Any,
     kept: dict[int, Tensor],

@@ -97,8 +97,10 @@ class LeastSquares:
         return lower[0], right + pull[0, :, None] * current
 
 
-def with_ridge(grams: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+def with_ridge(grams: Tensor, least: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Factor singular Gram matrices ``[fits, R, R]``, each with the ridge that it takes.
+
+    ``least``, a number or ``[fits, 1]``, is the smallest pivot that is none.
 
     Returns the Cholesky factors, what was added to the diagonals, and the relative ridges, which
     rise until every pivot is clear of rounding.
@@ -109,7 +111,7 @@ def with_ridge(grams: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
     # A column that has vanished gets the mean weight, so that it stays where it is.
     mean = diagonal.mean(-1, keepdim=True)
     weight = torch.where(diagonal > 0, diagonal, torch.where(mean > 0, mean, torch.ones_like(mean)))
-    ridge = torch.full_like(mean, 2 * least)
+    ridge = torch.zeros_like(mean) + 2 * least
     while True:
         pull = ridge * weight
         shifted = grams + torch.diag_embed(pull).to(grams.dtype)
@@ -120,7 +122,7 @@ def with_ridge(grams: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
         ridge = torch.where(good[:, None], ridge, RISE * ridge)
 
 
-def sound(lower: Tensor, info: Tensor, grams: Tensor, least: float) -> Tensor:
+def sound(lower: Tensor, info: Tensor, grams: Tensor, least: float | Tensor) -> Tensor:
     """Whether each factorisation of a batch succeeded with every pivot clear of rounding."""
     pivots = lower.diagonal(dim1=-2, dim2=-1).real.square()
     return (info == 0) & (pivots > least * grams.diagonal(dim1=-2, dim2=-1).real).all(-1)

@@ -195,7 +195,11 @@ REFUSED = [
         NotImplementedError,
         "line_search is True and batch_dims is 1; .* loop over the calls",
     ),
-    ({"n_init": 2}, NotImplementedError, "n_init is 2; this version supports n_init=1 only"),
+    (
+        {"n_init": 2},
+        NotImplementedError,
+        "n_init is 2 and batch_dims is 1; .* call it with several seeds",
+    ),
     ({"fixed_modes": (3,)}, ValueError, "is 3 but x has 3 modes; expected -3 <= mode < 3"),
     ({"fixed_modes": (0,)}, ValueError, r"is \(0,\) but init is 'svd'; pass the factors"),
     ({"init": "nvecs"}, ValueError, "init is 'nvecs'; expected 'svd', 'random'"),

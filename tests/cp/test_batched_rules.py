@@ -177,6 +177,42 @@ def test_the_update_is_that_of_one(dtype, l2_reg):
     assert len(update.ridge) == 2
 
 
+@pytest.mark.parametrize("l2_reg", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64], ids=str)
+def test_updates_of_different_ranks(l2_reg, dtype):
+    """What is padded stays zero and changes nothing; also of singular equations, and after keep."""
+    g = torch.Generator().manual_seed(0)
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    ranks = [4, 2, 3, 1]
+    columns = torch.randn(4, 20, 4, generator=g, dtype=wide)
+    columns[2, :, 1] = columns[2, :, 0]
+    # Far from the ones that stand on the diagonal beside it.
+    columns[1] *= 1e-9
+    current = torch.randn(4, 4, 5, generator=g, dtype=wide).to(dtype)
+    for i, rank in enumerate(ranks):
+        columns[i, :, rank:] = 0
+        current[i, rank:] = 0
+    grams = columns.mH @ columns
+    products = (grams @ torch.randn(4, 4, 5, generator=g, dtype=wide)).to(dtype)
+    weights = torch.full((4,), l2_reg, dtype=torch.float64) if l2_reg else None
+    update = BatchLeastSquares(weights, 4, CPU, torch.tensor(ranks))
+    assert update.monotone == (not l2_reg)
+    new = update(grams, products, current)
+    some = torch.tensor([3, 2])
+    ridges = update.ridge.tolist()
+    update.keep(some)
+    again = update(grams[some], products[some], current[some])
+    torch.testing.assert_close(again, new[some])
+    for i, rank in enumerate(ranks):
+        alone = LeastSquares(l2_reg)
+        own = slice(rank)
+        args = grams[i, own, own], products[i, own].mT, current[i, own].mT.contiguous()
+        torch.testing.assert_close(new[i, own].mT, alone(*args), rtol=1e-4, atol=1e-4)
+        assert ridges[i] == pytest.approx(alone.ridge)
+        assert (new[i, rank:] == 0).all()
+    assert (ridges[2] > 0) == (not l2_reg)
+
+
 @pytest.fixture
 def noisy() -> torch.Tensor:
     return torch.stack([planted(SHAPE, 3, noise=0.1, seed=s)[0] for s in range(6)])

@@ -263,12 +263,6 @@ def test_scaling_x_scales_weights(exponent, sign, seed):
     )
 
 
-def test_what_is_not_served_yet_says_so():
-    x, _ = planted(SMALL, 2)
-    with pytest.raises(NotImplementedError, match=r"cp_als: n_init is 2; this version supports"):
-        tf.cp_als(x, 2, n_init=2)
-
-
 @pytest.mark.parametrize("precision", ["ieee", "tf32", "bf16", None])
 def test_precision_changes_nothing_on_a_cpu_nor_torch_settings(precision):
     x, _ = planted(SMALL, 2, noise=0.1, dtype=torch.float32)
@@ -276,3 +270,17 @@ def test_precision_changes_nothing_on_a_cpu_nor_torch_settings(precision):
     model = tf.cp_als(x, 2, seed=0, precision=precision, n_iter_max=4)
     assert same(model, tf.cp_als(x, 2, seed=0, n_iter_max=4))
     assert torch.get_float32_matmul_precision() == settings_before
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+@pytest.mark.parametrize("fixed", [(), (1,)], ids=str)
+def test_a_factor_that_has_all_of_an_extreme_scale(scale, fixed):
+    """From a given start it has; its squares are out of the range of the type."""
+    x, _ = planted((6, 5, 7), 3, noise=0.2, dtype=torch.float32)
+    start = random_cp((6, 5, 7), 2, seed=1, dtype=torch.float32)
+    options = {"init": start, "n_iter_max": 8, "tol": 0, "fixed_modes": fixed}
+    plain, scaled = (tf.cp_als(y, 2, **options) for y in (x, scale * x))
+    torch.testing.assert_close(scaled.weights / scale, plain.weights, rtol=1e-4, atol=0)
+    assert tf.relative_error(scale * x, scaled) == pytest.approx(
+        scaled.info.rel_errors[-1], rel=1e-4
+    )

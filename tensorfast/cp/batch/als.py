@@ -2,55 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ...batch import BatchStoppingRule, Ledger, fast_relative_errors
+from ...batch.ledger import DONE_ENOUGH
 from ...batch.stopping import STATUSES
 from ...results import ConvergenceInfo
 from ..als import concluded, products
+from ..operand import Contracts
+from ..schedule import Schedule
 from ..stopping import DivergenceWatch, hadamard
 from .contract import gram_of_rows
-from .operand import BatchOperand
 from .update import BatchLeastSquares
 
 __all__ = ["BatchALS"]
 
 
+class Fits(Contracts, Protocol):
+    """The data of a chunk of fits: a tensor for each, or one for all.
+
+    MTTKRPs are ``[B, R, I_n]`` as the factors are.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    squared_norms: Tensor
+
+    def __len__(self) -> int: ...
+
+    def schedule(self, rank: int, free: Sequence[int]) -> Schedule:
+        """Choose how to sweep over the modes ``free``."""
+        ...
+
+    def residual_norms(self, factors: Sequence[Tensor], index: Tensor) -> Tensor:
+        """Return the exact residual norms of some, in float64."""
+        ...
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with these fits only."""
+        ...
+
+
 class BatchALS:
-    """The fits of a chunk of tensors.
+    """The fits of a chunk of tensors, or of several starts of one.
 
     Parameters
     ----------
-    operand : BatchOperand
+    operand : Fits
         Its tensors are dropped as they are done.
     factors : sequence of Tensor, [B, R, I_n]
         The starts; here the results are put, in place.
     l2_reg : Tensor, [B], or None
     n_iter_max, tol, free
         As in `tensorfast.cp.als.als`.
+    ranks : Tensor, [B], or None
+        Components of each, where they differ; rows from there on are zero.
+    done_enough : float
+        As in `tensorfast.batch.Ledger`.
     """
 
     def __init__(
         self,
-        operand: BatchOperand,
+        operand: Fits,
         factors: Sequence[Tensor],
         l2_reg: Tensor | None,
         *,
         n_iter_max: int,
         tol: float,
         free: Sequence[int],
+        ranks: Tensor | None = None,
+        done_enough: float = DONE_ENOUGH,
     ) -> None:
         size, device = len(operand), operand.device
         self._operand, self._dtype = operand, operand.dtype
         self._n_iter_max, self._tol, self._free = n_iter_max, tol, sorted(free)
         self._results = list(factors)
-        self._update = BatchLeastSquares(l2_reg, size, device)
+        self._update = BatchLeastSquares(l2_reg, size, device, ranks)
         self._stop = BatchStoppingRule(tol, operand.dtype, self._update.monotone, size, device)
         self._watch = DivergenceWatch()
-        self._ledger = Ledger(size, device)
+        self._ledger = Ledger(size, device, done_enough)
         # What is worked on: rows and their Grams.
         self._rows = list(factors)
         self._grams = [gram_of_rows(rows) for rows in factors]
@@ -68,8 +102,7 @@ class BatchALS:
 
         To send True stops what was running in the last sweep.
         """
-        schedule = self._operand.schedule(self._rows[0].shape[1], self._free)
-        mttkrps = products(self._operand, schedule, self._rows)
+        mttkrps = self._mttkrps()
         for sweep in range(1, self._n_iter_max + 1):
             frozen = self._ledger.frozen
             for mode in self._free:
@@ -87,8 +120,13 @@ class BatchALS:
                 break
             if self._compact():
                 # What is left of the schedule stands on all of them.
-                mttkrps = products(self._operand, schedule, self._rows)
+                mttkrps = self._mttkrps()
         self.store()
+
+    def _mttkrps(self) -> Iterator[Tensor]:
+        """Yield MTTKRPs from the first mode of a sweep on."""
+        schedule = self._operand.schedule(self._rows[0].shape[1], self._free)
+        return products(self._operand, schedule, self._rows)
 
     def store(self) -> None:
         """Put what the factors are now where the starts were."""
