@@ -70,9 +70,13 @@ def mttkrp(owner: Any, x: Tensor, others: Sequence[Tensor], mode: int, by: Libra
         return by.mttkrp(x, others, mode)
     loop = running_loop(2)
     course, rank = _memory.course, others[0].shape[1]
+    # What is interrupted half-way, by Ctrl-C for one, is not gone on with.
+    _memory.course = None
     if course is None or not course.is_of(owner, x, rank, loop):
-        course = _memory.course = Course(owner, x, rank, loop, by)
-    return course.mttkrp(x, others, mode)
+        course = Course(owner, x, rank, loop, by)
+    product = course.mttkrp(x, others, mode)
+    _memory.course = course
+    return product
 
 
 def hand_over(product: Any) -> Any:
@@ -153,11 +157,9 @@ class Course:
         )
         if mode == self._left[0] and all(same) and self._holds(x):
             self._factors[last] = self._by.copy(factors[last])
-            product = self._next()
-            if product is not None:
-                self._useless = 0
-                _memory.reused += 1
-                return product
+            self._useless = 0
+            _memory.reused += 1
+            return self._next()
         self._useless += 1
         self._drop()
         return None
@@ -178,14 +180,12 @@ class Course:
             self._left = run
             ordered = x.permute(order)
             self._pending = tree.contract(ordered, self._factors, self._room, self._by)
-            product = self._next()
-            if product is not None:
-                return product
+            return self._next()
         return self._by.mttkrp(x, [f for n, f in enumerate(factors) if n != mode], mode)
 
-    def _next(self) -> Tensor | None:
-        """Advance by one mode; None if an exception has ended the run before."""
-        _, product = next(self._pending, (None, None))
+    def _next(self) -> Tensor:
+        """Advance by one mode."""
+        _, product = next(self._pending)
         self._left = self._left[1:]
         if not self._left:
             self._drop()
