@@ -295,7 +295,7 @@ def python(code, **environment):
 
 @pytest.mark.parametrize("place", ["decomposition.parafac", "tenalg.unfolding_dot_khatri_rao"])
 def test_functions_that_others_have_wrapped_before(place):
-    module, function = place.split(".")
+    module, _ = place.split(".")
     code = f"""
 from functools import partial
 from tensorly import {module}
