@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .blocks import SLAB, boxes, by_stride, cut, grain, rows_in
-from .matmul import BLOCK, by_columns, product, products, wants_columns
+from .matmul import BLOCK, TINY, by_columns, product, products, wants_columns
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
@@ -99,6 +99,9 @@ def _contract_ready(x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None 
     if lo == 0:
         return product(x.view(group, right).t(), k, _in(room, right, rank)).view(kept)
     flat = x.view(left, group, right)
+    if group * right <= TINY and not x.is_cuda:
+        rows = flat.transpose(1, 2).reshape(left * right, group)
+        return product(rows, k, _in(room, left * right, rank)).view(kept)
     if by_columns(x, rank):
         columns = products(k.t().contiguous().expand(left, rank, group), flat)
         return columns.transpose(1, 2).contiguous().view(kept)
@@ -179,6 +182,13 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
             after = rows_in(k_right, x.shape[hi:], box[hi:])
             out[box[lo:hi]].add_(contract_sides(_ready(x[box], k_left), lo, hi, before, after))
         return out
+    if rank > max(left, right) and not x.is_cuda:
+        # A copy is shorter than what comes of either side.
+        both, out = khatri_rao([k_left, k_right]), k_left.new_empty(middle, rank)
+        for a, b in ranges(middle, left * right, BLOCK):
+            rows = x.view(left, middle, right)[:, a:b].transpose(0, 1).reshape(b - a, left * right)
+            out[a:b] = product(rows, both)
+        return out.view(*kept, rank)
     if right >= left:
         flat = x.view(left, middle, right)
         out = k_left.new_zeros(middle, rank)
@@ -250,6 +260,9 @@ def _ttm_ready(x: Tensor, a: Tensor, mode: int) -> Tensor:
         return product(x.view(left, size), a.t()).view(shape)
     if left == 1:
         return product(a, x.view(size, right)).view(shape)
+    if size * right <= TINY and not x.is_cuda:
+        rows = x.view(left, size, right).transpose(0, 1).reshape(size, left * right)
+        return product(a, rows).view(len(a), left, right).transpose(0, 1).reshape(shape)
     return products(a.expand(left, *a.shape), x.view(left, size, right)).view(shape)
 
 

@@ -35,10 +35,6 @@ class Library(Products, Protocol):
         """N-mode product."""
         ...
 
-    def inner(self, a: Tensor, b: Tensor, /) -> Tensor:
-        """Sum of products, in double precision."""
-        ...
-
     def equal(self, a: Tensor, b: Tensor, /) -> bool:
         """Whether two tensors hold the same numbers."""
         ...
