@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .blocks import SLAB, boxes, by_stride, cut, grain, rows_in
-from .matmul import BLOCK, TINY, by_columns, product, products, wants_columns
+from .matmul import BLOCK, SHORT, TINY, by_columns, product, products, wants_columns
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
@@ -100,8 +100,12 @@ def _contract_ready(x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None 
         return product(x.view(group, right).t(), k, _in(room, right, rank)).view(kept)
     flat = x.view(left, group, right)
     if group * right <= TINY and not x.is_cuda:
-        rows = flat.transpose(1, 2).reshape(left * right, group)
-        return product(rows, k, _in(room, left * right, rank)).view(kept)
+        out = _in(room, left, right, rank)
+        out = k.new_empty(left, right, rank) if out is None else out
+        for a, b in ranges(left, right * max(group, rank), BLOCK):
+            rows = flat[a:b].transpose(1, 2).reshape((b - a) * right, group)
+            out[a:b] = product(rows, k).view(b - a, right, rank)
+        return out.view(kept)
     if by_columns(x, rank):
         columns = products(k.t().contiguous().expand(left, rank, group), flat)
         return columns.transpose(1, 2).contiguous().view(kept)
@@ -182,7 +186,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
             after = rows_in(k_right, x.shape[hi:], box[hi:])
             out[box[lo:hi]].add_(contract_sides(_ready(x[box], k_left), lo, hi, before, after))
         return out
-    if rank > max(left, right) and not x.is_cuda:
+    if left * right <= SHORT and rank > max(left, right) and not x.is_cuda:
         # A copy is shorter than what comes of either side.
         both, out = khatri_rao([k_left, k_right]), k_left.new_empty(middle, rank)
         for a, b in ranges(middle, left * right, BLOCK):
@@ -261,8 +265,11 @@ def _ttm_ready(x: Tensor, a: Tensor, mode: int) -> Tensor:
     if left == 1:
         return product(a, x.view(size, right)).view(shape)
     if size * right <= TINY and not x.is_cuda:
-        rows = x.view(left, size, right).transpose(0, 1).reshape(size, left * right)
-        return product(a, rows).view(len(a), left, right).transpose(0, 1).reshape(shape)
+        flat, out = x.view(left, size, right), x.new_empty(len(a), left * right)
+        for lo, hi in ranges(left, size * right, BLOCK):
+            rows = flat[lo:hi].transpose(0, 1).reshape(size, (hi - lo) * right)
+            out[:, lo * right : hi * right] = product(a, rows)
+        return out.view(len(a), left, right).transpose(0, 1).reshape(shape)
     return products(a.expand(left, *a.shape), x.view(left, size, right)).view(shape)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...baseline import conjugate, ranges
 from ...blocks import by_stride
-from ...matmul import BLOCK, LONG, sum_of_parts
+from ...matmul import BLOCK, LONG, SHORT, sum_of_parts
 
 __all__ = [
     "contract_data",
@@ -41,10 +41,12 @@ TINY = 100
 
 def _product(a: Any, b: Any, room: Tensor | None = None) -> Any:
     """Multiply matrices, or batches of them, into ``room`` where that is large enough."""
-    shape = (*a.shape[:-1], b.shape[-1])
-    fits = room is not None and room.numel() >= math.prod(shape)
-    out = room.numpy()[: math.prod(shape)].reshape(shape) if room is not None and fits else None
-    return sum_of_parts(np.matmul, a, b, out)
+    return sum_of_parts(np.matmul, a, b, _within(room, (*a.shape[:-1], b.shape[-1])))
+
+
+def _within(room: Tensor | None, shape: tuple[int, ...]) -> Any:
+    size = math.prod(shape)
+    return None if room is None or room.numel() < size else room.numpy()[:size].reshape(shape)
 
 
 def contract_data(x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None = None) -> Tensor:
@@ -56,7 +58,11 @@ def contract_data(x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None = 
     elif left == 1:
         product = _product(data[0].T, matrix, room)
     elif data[0].size <= TINY:
-        product = _product(data.swapaxes(1, 2).reshape(left * right, -1), matrix, room)
+        product = _within(room, (left, right, k.shape[1]))
+        product = np.empty((left, right, k.shape[1]), matrix.dtype) if product is None else product
+        for a, b in ranges(left, right * max(matrix.shape), BLOCK):
+            rows = data[a:b].swapaxes(1, 2).reshape(-1, len(matrix))
+            np.matmul(rows, matrix, out=product[a:b].reshape(len(rows), -1))
     else:
         product = _product(data.swapaxes(1, 2), matrix, room)
     return torch.from_numpy(product.reshape(*x.shape[:lo], *x.shape[hi:], k.shape[1]))
@@ -80,7 +86,7 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
     data = x.view(left, -1, right)
     middle = data.shape[1]
     out = torch.from_numpy(np.zeros((middle, rank), k_left.numpy().dtype))
-    if rank > max(left, right):
+    if left * right <= SHORT and rank > max(left, right):
         # A copy is shorter than what comes of either side.
         both = khatri_rao([k_left, k_right]).numpy()
         for a, b in ranges(middle, left * right, BLOCK):
@@ -140,8 +146,12 @@ def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor
     elif len(data) == 1:
         product = _product(a, data[0])
     elif data[0].size <= TINY:
-        product = _product(a, data.swapaxes(0, 1).reshape(a.shape[1], -1))
-        product = product.reshape(len(a), len(data), -1).swapaxes(0, 1)
+        left, size, right = data.shape
+        product = np.empty((len(a), left * right), a.dtype)
+        for lo, hi in ranges(left, size * right, BLOCK):
+            rows = data[lo:hi].swapaxes(0, 1).reshape(size, -1)
+            np.matmul(a, rows, out=product[:, lo * right : hi * right])
+        product = product.reshape(len(a), left, right).swapaxes(0, 1)
     else:
         product = _product(a, data)
     shape = [*x.shape[:at], len(a), *x.shape[at + 1 :]]
