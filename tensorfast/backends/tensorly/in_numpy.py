@@ -27,6 +27,7 @@ __all__ = [
     "contract_sides",
     "copy",
     "equal",
+    "in_double",
     "khatri_rao",
     "khatri_rao_operand",
     "mttkrp",
@@ -156,6 +157,15 @@ def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor
         product = _product(a, data)
     shape = [*x.shape[:at], len(a), *x.shape[at + 1 :]]
     return torch.from_numpy(product.reshape(shape)).permute(inverse)
+
+
+def in_double(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Multiply a matrix of integers by a vector in double precision, in blocks."""
+    data, numbers = matrix.numpy(), vector.numpy()
+    out = np.empty(len(data))
+    for a, b in ranges(len(data), len(numbers), BLOCK):
+        np.matmul(data[a:b].astype(numbers.dtype), numbers, out=out[a:b])
+    return torch.from_numpy(out)
 
 
 def equal(a: Tensor, b: Tensor) -> bool:

@@ -35,6 +35,10 @@ class Library(Products, Protocol):
         """N-mode product."""
         ...
 
+    def in_double(self, matrix: Tensor, vector: Tensor, /) -> Tensor:
+        """Multiply a matrix of integers by a vector in double precision."""
+        ...
+
     def equal(self, a: Tensor, b: Tensor, /) -> bool:
         """Whether two tensors hold the same numbers."""
         ...

@@ -9,7 +9,7 @@ from tensorly import decomposition, tenalg
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensorfast.backends.tensorly as backend
-from tensorfast.backends.tensorly import algebra, in_numpy, in_torch
+from tensorfast.backends.tensorly import algebra, in_numpy, in_torch, sharing
 from tensorfast.matmul import LONG
 from tensorfast.testing import normal
 
@@ -147,6 +147,32 @@ def test_torch_computes_nothing_of_numpys(name, shape):
         getattr(decomposition, name)(x, rank, init="random", random_state=0, n_iter_max=3, tol=-1)
     assert computed.names == set()
     assert name == "tucker" or backend.reused() > before
+
+
+def test_a_loop_with_a_callback_computes_by_numpy(monkeypatch):
+    """It is looked whether the tensor is the same."""
+    sharing._random()
+    x = normal((30, 31, 17, 32)).numpy()
+    before, called = backend.reused(), []
+    with backend.active(), Computed() as computed:
+        decomposition.parafac(
+            x, 20, init="random", random_state=0, n_iter_max=3, callback=lambda *_: called.append(1)
+        )
+    assert computed.names == set()
+    assert called
+    assert backend.reused() > before
+
+
+@pytest.mark.parametrize("by", [in_numpy, in_torch])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_bit_that_changes_changes_the_fingerprint(by, dtype):
+    x = normal((3, 1024, 700), dtype=dtype)[..., :699].contiguous()
+    before = sharing.fingerprint(x, by)
+    assert all(map(by.equal, sharing.fingerprint(x.clone(), by), before))
+    for at in (0, 1024 * 699 + 5, x.numel() - 1):
+        changed = x.clone()
+        changed.view(-1)[at] *= 1 + 4 * torch.finfo(dtype).eps
+        assert not all(map(by.equal, sharing.fingerprint(changed, by), before))
 
 
 def test_torch_computes_what_is_torchs():
