@@ -173,8 +173,9 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
     """Contract all modes but ``lo ... hi-1``, which have neighbours on both sides.
 
     The longer side goes first, by matrix products, in slabs whose result is used up while in cache:
-    the whole intermediate, which can be larger than ``x``, never exists. Data that matrix products
-    cannot take as it lies is converted box by box.
+    the whole intermediate, which can be larger than ``x``, never exists. Where both are short, of
+    many columns, slabs are unfolded instead. Data that matrix products cannot take as it lies is
+    converted box by box.
     """
     left, right, rank = k_left.shape[0], k_right.shape[0], k_left.shape[1]
     kept = x.shape[lo:hi]
@@ -239,7 +240,7 @@ def _promoted(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor:
-    """N-mode product; see `tensorfast.ttm`. 2 numel(x) J flops, no unfolding copy."""
+    """N-mode product; see `tensorfast.ttm`. 2 numel(x) J flops, no unfolding copied whole."""
     dtype = common_dtype(x, matrix)
     a = (conjugate(matrix).t() if transpose else matrix).to(dtype)
     if not x.is_contiguous():

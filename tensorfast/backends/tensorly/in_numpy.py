@@ -136,7 +136,7 @@ def mttkrp(x: Tensor, others: Sequence[Tensor], mode: int) -> Tensor:
 
 
 def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor:
-    """N-mode product; see `tensorfast.ttm`. No unfolding is copied."""
+    """N-mode product; see `tensorfast.ttm`. No unfolding is copied whole."""
     order = by_stride(x)
     at, inverse = order.index(mode), sorted(range(x.ndim), key=order.__getitem__)
     x = x.permute(order)
