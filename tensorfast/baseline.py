@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .blocks import SLAB, boxes, by_stride, cut, grain, rows_in
-from .matmul import BLOCK, by_columns, product, products, wants_columns
+from .matmul import BLOCK, SHORT, TINY, by_columns, product, products, wants_columns
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
@@ -99,6 +99,13 @@ def _contract_ready(x: Tensor, lo: int, hi: int, k: Tensor, room: Tensor | None 
     if lo == 0:
         return product(x.view(group, right).t(), k, _in(room, right, rank)).view(kept)
     flat = x.view(left, group, right)
+    if group * right <= TINY and not x.is_cuda:
+        out = _in(room, left, right, rank)
+        out = k.new_empty(left, right, rank) if out is None else out
+        for a, b in ranges(left, right * max(group, rank), BLOCK):
+            rows = flat[a:b].transpose(1, 2).reshape((b - a) * right, group)
+            out[a:b] = product(rows, k).view(b - a, right, rank)
+        return out.view(kept)
     if by_columns(x, rank):
         columns = products(k.t().contiguous().expand(left, rank, group), flat)
         return columns.transpose(1, 2).contiguous().view(kept)
@@ -166,8 +173,9 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
     """Contract all modes but ``lo ... hi-1``, which have neighbours on both sides.
 
     The longer side goes first, by matrix products, in slabs whose result is used up while in cache:
-    the whole intermediate, which can be larger than ``x``, never exists. Data that matrix products
-    cannot take as it lies is converted box by box.
+    the whole intermediate, which can be larger than ``x``, never exists. Where both are short, of
+    many columns, slabs are unfolded instead. Data that matrix products cannot take as it lies is
+    converted box by box.
     """
     left, right, rank = k_left.shape[0], k_right.shape[0], k_left.shape[1]
     kept = x.shape[lo:hi]
@@ -179,6 +187,13 @@ def contract_sides(x: Tensor, lo: int, hi: int, k_left: Tensor, k_right: Tensor)
             after = rows_in(k_right, x.shape[hi:], box[hi:])
             out[box[lo:hi]].add_(contract_sides(_ready(x[box], k_left), lo, hi, before, after))
         return out
+    if left * right <= SHORT and rank > max(left, right) and not x.is_cuda:
+        # A copy is shorter than what comes of either side.
+        both, out = khatri_rao([k_left, k_right]), k_left.new_empty(middle, rank)
+        for a, b in ranges(middle, left * right, BLOCK):
+            rows = x.view(left, middle, right)[:, a:b].transpose(0, 1).reshape(b - a, left * right)
+            out[a:b] = product(rows, both)
+        return out.view(*kept, rank)
     if right >= left:
         flat = x.view(left, middle, right)
         out = k_left.new_zeros(middle, rank)
@@ -225,7 +240,7 @@ def _promoted(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def ttm(x: Tensor, matrix: Tensor, mode: int, transpose: bool = False) -> Tensor:
-    """N-mode product; see `tensorfast.ttm`. 2 numel(x) J flops, no unfolding copy."""
+    """N-mode product; see `tensorfast.ttm`. 2 numel(x) J flops, no unfolding copied whole."""
     dtype = common_dtype(x, matrix)
     a = (conjugate(matrix).t() if transpose else matrix).to(dtype)
     if not x.is_contiguous():
@@ -250,6 +265,12 @@ def _ttm_ready(x: Tensor, a: Tensor, mode: int) -> Tensor:
         return product(x.view(left, size), a.t()).view(shape)
     if left == 1:
         return product(a, x.view(size, right)).view(shape)
+    if size * right <= TINY and not x.is_cuda:
+        flat, out = x.view(left, size, right), x.new_empty(len(a), left * right)
+        for lo, hi in ranges(left, size * right, BLOCK):
+            rows = flat[lo:hi].transpose(0, 1).reshape(size, (hi - lo) * right)
+            out[:, lo * right : hi * right] = product(a, rows)
+        return out.view(len(a), left, right).transpose(0, 1).reshape(shape)
     return products(a.expand(left, *a.shape), x.view(left, size, right)).view(shape)
 
 

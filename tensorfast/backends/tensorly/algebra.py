@@ -22,7 +22,6 @@ from .operands import Operands, operands
 
 __all__ = [
     "higher_order_moment",
-    "inner",
     "khatri_rao",
     "mode_dot",
     "multi_mode_dot",
@@ -31,15 +30,18 @@ __all__ = [
 ]
 
 #: Multiplications of a product on a CPU below which calls are what takes the time, and TensorLy's
-#: functions have fewer: 15 microseconds instead of 45 for an MTTKRP. Of MTTKRPs of three modes four
-#: times as many: those have the fewest calls (60^3, R 8, NumPy: 0.37 ms a sweep, 0.45 with ours).
-SMALL = 1 << 20
+#: functions have fewer: on one core a mode's product takes 0.1 ms there, of which ours are 0.015
+#: (64^3 by 16 rows: 0.9 to 1.2 times its speed, by 4: 0.8), and an MTTKRP of three modes likewise
+#: (60^3, R 8, NumPy: 0.37 ms a sweep, 0.45 with ours). Of more modes TensorLy's have more calls: a
+#: quarter.
+SMALL = 1 << 22
 
 
 def mode_dot(tensor: Any, matrix_or_vector: Any, mode: int, transpose: bool = False) -> Any:
     """N-mode product: with a matrix, its conjugate transpose, or a vector, whose mode goes."""
-    given = None if _small(tensor) else operands(tensor, matrix_or_vector)
-    if given is None or not _has(tensor, mode):
+    served = _has(tensor, mode) and not _small(tensor, _columns_of(matrix_or_vector, tensor, mode))
+    given = operands(tensor, matrix_or_vector) if served else None
+    if given is None:
         return core.mode_dot(tensor, matrix_or_vector, mode, transpose)
     x, a = given.tensors
     mode %= x.ndim
@@ -62,9 +64,11 @@ def multi_mode_dot(
     named = range(len(matrix_or_vec_list)) if modes is None else modes
     pairs = sorted(zip(named, matrix_or_vec_list, strict=False), key=lambda pair: pair[0])
     work = [pair for position, pair in enumerate(pairs) if position != skip]
-    given = None if _small(tensor) else operands(tensor, *(matrix for _, matrix in work))
     # Modes that are given twice, or from the end, mean what TensorLy makes of them.
-    if given is None or not work or not _ascend([mode for mode, _ in work], tensor.ndim):
+    served = bool(work) and _ascend([mode for mode, _ in work], tensor.ndim)
+    served = served and not _small(tensor, min(_columns_of(a, tensor, mode) for mode, a in work))
+    given = operands(tensor, *(matrix for _, matrix in work)) if served else None
+    if given is None:
         return core.multi_mode_dot(tensor, matrix_or_vec_list, modes, skip, transpose)
     x, *matrices = given.tensors
     left = [(mode, a) for (mode, _), a in zip(work, matrices, strict=True)]
@@ -79,9 +83,14 @@ def multi_mode_dot(
     return given.answer(x)
 
 
-def _small(tensor: Any, columns: float = 16) -> bool:
+def _small(tensor: Any, columns: float) -> bool:
     """Whether a product with so many columns is too small for our calls to be worth it."""
     return math.prod(tensor.shape) * columns < SMALL and not getattr(tensor, "is_cuda", False)
+
+
+def _columns_of(array: Any, tensor: Any, mode: int) -> float:
+    """Return how many vectors there are in what a mode is multiplied by."""
+    return math.prod(getattr(array, "shape", ())) / max(1, tensor.shape[mode])
 
 
 def _has(tensor: Any, mode: Any) -> bool:
@@ -167,7 +176,7 @@ def unfolding_dot_khatri_rao(tensor: Any, cp_tensor: Any, mode: int) -> Any:
     _same_rows("unfolding_dot_khatri_rao", tensor, others, mode)
     # Of a matrix TensorLy would drop the weights.
     columns = others[0].shape[1] if others else 1
-    small = count > 2 and _small(tensor, columns / 4 if count == 3 else columns)
+    small = count > 2 and _small(tensor, columns if count == 3 else 4 * columns)
     given = None if small else operands(tensor, *others, *([] if weights is None else [weights]))
     if given is None or not others:
         return core.unfolding_dot_khatri_rao(tensor, (weights, factors), mode)
@@ -199,25 +208,14 @@ def _same_rows(op: str, tensor: Any, others: Sequence[Any], mode: int) -> None:
         )
 
 
-def inner(tensor1: Any, tensor2: Any, n_modes: int | None = None) -> Any:
-    """Sum of products over all modes, or over the last of one and the first of the other.
-
-    That over all is summed in double precision.
-    """
-    given = operands(tensor1, tensor2)
-    # That over some modes is one matrix product already.
-    if given is None or not given.by or n_modes is not None or tensor1.shape != tensor2.shape:
-        return core.inner(tensor1, tensor2, n_modes)
-    return given.answer(given.by.inner(*given.tensors))[()]
-
-
 def tensordot(tensor1: Any, tensor2: Any, modes: Any, batched_modes: Any = ()) -> Any:
     """Contraction over pairs of modes; over one with a matrix's, without a copy of the tensor."""
-    given = None if _small(tensor1) else operands(tensor1, tensor2)
-    if given is None or _any(batched_modes) or tensor2.ndim != 2:
+    matrix = tensor2.ndim == 2 and tensor1.ndim > 1 and not _any(batched_modes)
+    if not matrix or _small(tensor1, max(tensor2.shape)):
         return core.tensordot(tensor1, tensor2, modes, batched_modes)
     modes1, modes2 = _validate_contraction_modes(tensor1.shape, tensor2.shape, modes)
-    if len(modes1) != 1 or tensor1.ndim < 2:
+    given = operands(tensor1, tensor2) if len(modes1) == 1 else None
+    if given is None:
         return core.tensordot(tensor1, tensor2, modes, batched_modes)
     x, a = given.tensors
     product = _product("tensordot", given, x, a.t() if modes2[0] == 0 else a, modes1[0], False)

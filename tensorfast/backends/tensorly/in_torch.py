@@ -17,7 +17,6 @@ from ...baseline import (
     ttm,
 )
 from ...blocks import SLAB
-from ...precision import solve_dtype
 
 __all__ = [
     "contract_data",
@@ -25,7 +24,7 @@ __all__ = [
     "contract_sides",
     "copy",
     "equal",
-    "inner",
+    "in_double",
     "khatri_rao",
     "khatri_rao_operand",
     "mttkrp",
@@ -33,8 +32,7 @@ __all__ = [
 ]
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of products, in double precision."""
-    wide = solve_dtype(a.dtype)
-    parts = zip(a.reshape(-1).split(SLAB), b.reshape(-1).split(SLAB), strict=True)
-    return torch.stack([torch.dot(p.to(wide), q.to(wide)) for p, q in parts]).sum().to(a.dtype)
+def in_double(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Multiply a matrix of integers by a vector in double precision, in blocks."""
+    blocks = matrix.split(SLAB // matrix.shape[1])
+    return torch.cat([block.to(vector.dtype) @ vector for block in blocks])

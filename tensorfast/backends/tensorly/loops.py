@@ -7,32 +7,33 @@ is known to be what it was, without a look at it.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import CodeType, FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import tensorly
 from tensorly import decomposition, tenalg
 
 __all__ = ["Loop", "running_loop"]
 
 
-def _code(name: str) -> list[CodeType]:
-    function = getattr(decomposition, name, None)
-    return [] if function is None else [function.__code__]
+def _codes(module: Any, *names: str) -> set[CodeType]:
+    """Return the code of TensorLy's functions, but none of what others have put in their place."""
+    home = Path(tensorly.__file__).parent
+    codes = (getattr(getattr(module, name, None), "__code__", None) for name in names)
+    return {code for code in codes if code and Path(code.co_filename).is_relative_to(home)}
 
 
 #: Functions that update factor after factor, and run nothing of their caller's but a ``callback``.
-LOOPS = {
-    code
-    for name in (
-        "parafac",
-        "non_negative_parafac",
-        "non_negative_parafac_hals",
-        "constrained_parafac",
-    )
-    for code in _code(name)
-}
+LOOPS = _codes(
+    decomposition,
+    "parafac",
+    "non_negative_parafac",
+    "non_negative_parafac_hals",
+    "constrained_parafac",
+)
 #: What stands between such a function and ours: TensorLy's dispatch.
-BETWEEN = {tenalg.unfolding_dot_khatri_rao.__code__}
+BETWEEN = _codes(tenalg, "unfolding_dot_khatri_rao")
 
 
 class Loop(NamedTuple):

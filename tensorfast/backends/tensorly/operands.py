@@ -35,8 +35,8 @@ class Library(Products, Protocol):
         """N-mode product."""
         ...
 
-    def inner(self, a: Tensor, b: Tensor, /) -> Tensor:
-        """Sum of products, in double precision."""
+    def in_double(self, matrix: Tensor, vector: Tensor, /) -> Tensor:
+        """Multiply a matrix of integers by a vector in double precision."""
         ...
 
     def equal(self, a: Tensor, b: Tensor, /) -> bool:

@@ -46,8 +46,9 @@ def register(*, share: bool = True) -> None:
     Notes
     -----
     Serves NumPy arrays and torch tensors, on CPU and CUDA, in float32, float64, complex64 and
-    complex128; whatever else goes to TensorLy's own functions. So do ``kronecker``, ``outer``,
-    ``batched_outer`` and ``_tt_matrix_to_tensor``, which are chains of single products.
+    complex128; whatever else goes to TensorLy's own functions. So do ``inner``, ``kronecker``,
+    ``outer``, ``batched_outer`` and ``_tt_matrix_to_tensor``, which are single products or chains
+    of them.
 
     Examples
     --------

@@ -9,13 +9,20 @@ from tensorly import decomposition, tenalg
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensorfast.backends.tensorly as backend
-from tensorfast.backends.tensorly import in_numpy, in_torch
-from tensorfast.blocks import SLAB
+from tensorfast.backends.tensorly import algebra, in_numpy, in_torch, sharing
 from tensorfast.matmul import LONG
 from tensorfast.testing import normal
 
 #: Left of the contracted axes, these, and right of them; long sums are added in parts.
-SIDES = [(1, 30, 7), (30, 7, 1), (6, 5, 8), (3, 2 * LONG + 5, 2), (1, LONG + 1, 1), (4, 1, 4)]
+SIDES = [
+    (1, 30, 7),
+    (30, 7, 1),
+    (6, 5, 8),
+    (3, 2 * LONG + 5, 2),
+    (1, LONG + 1, 1),
+    (4, 1, 4),
+    (4, 30, 20),
+]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 
 
@@ -76,11 +83,44 @@ def test_operations_are_the_same(order, dtype):
         assert_same(in_numpy.khatri_rao(factors, given), expected, 10)
 
 
-def test_long_inner_products_are_summed_in_double_precision():
-    x = torch.full((SLAB + 3, 2), 0.1)
-    expected = 2 * (SLAB + 3) * float(torch.tensor(0.1).double() ** 2)
-    for found in (in_numpy.inner(x, x), in_torch.inner(x, x)):
-        assert abs(float(found) - expected) <= torch.finfo(torch.float32).eps * expected
+@pytest.mark.parametrize("shape", [(2000, 3, 3), (500, 8, 4, 2)])
+@pytest.mark.parametrize("by", [in_numpy, in_torch])
+def test_tiny_matrices_are_no_batch(by, shape, monkeypatch):
+    """A call for each takes longer than a copy that makes one of all."""
+    x = normal(shape)
+    expected = torch.einsum(
+        "iaj,ba->ibj", x.reshape(shape[0], shape[1], -1), torch.ones(4, shape[1])
+    )
+    multiply, dimensions = np.matmul, set()
+
+    def watched(a, b, **options):
+        dimensions.add(max(a.ndim, b.ndim))
+        return multiply(a, b, **options)
+
+    monkeypatch.setattr(np, "matmul", watched)
+    with Computed() as computed:
+        found = by.ttm(x, torch.ones(4, shape[1]), 1)
+        contracted = by.contract_data(x, 1, 2, torch.ones(shape[1], 4))
+    assert "bmm" not in computed.names
+    assert max(dimensions, default=2) == 2
+    expected = expected.reshape(found.shape)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(contracted, expected.movedim(1, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("by", [in_numpy, in_torch])
+@pytest.mark.parametrize(("rank", "cut"), [(4, 3), (5, 50)])
+def test_a_middle_mode_by_a_copy_or_by_sides(by, rank, cut, monkeypatch):
+    """What comes of one side has as many elements as the tensor, times rank over size."""
+    x = normal((3, 50, 4))
+    left, right = normal((3, rank)), normal((4, rank))
+    seen = []
+    ranges = by.contract_sides.__globals__["ranges"]
+    name = f"{by.contract_sides.__module__}.ranges"
+    monkeypatch.setattr(name, lambda *of: seen.append(of) or ranges(*of))
+    found = by.contract_sides(x, 1, 2, left, right)
+    assert torch.allclose(found, torch.einsum("iaj,ir,jr->ar", x, left, right), atol=1e-4)
+    assert seen[0][0] == cut
 
 
 class Computed(TorchDispatchMode):
@@ -109,17 +149,81 @@ def test_torch_computes_nothing_of_numpys(name, shape):
     assert name == "tucker" or backend.reused() > before
 
 
+def test_a_loop_with_a_callback_computes_by_numpy(monkeypatch):
+    """It is looked whether the tensor is the same."""
+    sharing._random()
+    x = normal((30, 31, 17, 32)).numpy()
+    before, called = backend.reused(), []
+    with backend.active(), Computed() as computed:
+        decomposition.parafac(
+            x, 20, init="random", random_state=0, n_iter_max=3, callback=lambda *_: called.append(1)
+        )
+    assert computed.names == set()
+    assert called
+    assert backend.reused() > before
+
+
+@pytest.mark.parametrize("by", [in_numpy, in_torch])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_bit_that_changes_changes_the_fingerprint(by, dtype):
+    x = normal((3, 1024, 700), dtype=dtype)[..., :699].contiguous()
+    before = sharing.fingerprint(x, by)
+    assert all(map(by.equal, sharing.fingerprint(x.clone(), by), before))
+    for at in (0, 1024 * 699 + 5, x.numel() - 1):
+        changed = x.clone()
+        changed.view(-1)[at] *= 1 + 4 * torch.finfo(dtype).eps
+        assert not all(map(by.equal, sharing.fingerprint(changed, by), before))
+
+
 def test_torch_computes_what_is_torchs():
     x = normal((70, 60, 80))
     with backend.active(), Computed() as computed:
-        tenalg.mode_dot(x, normal((3, 60)), 1)
+        tenalg.mode_dot(x, normal((20, 60)), 1)
     assert computed.names & {"mm", "bmm"}
 
 
 def test_strided_slices_are_no_copy_as_a_whole():
     x = normal((60, 140, 80)).numpy()[:, ::2]
-    matrix = np.ones((3, 70), np.float32)
+    matrix = np.ones((20, 70), np.float32)
     with backend.active(), Computed() as computed:
         found = tenalg.mode_dot(x, matrix, 1)
     assert computed.names
     assert np.allclose(found, np.einsum("iaj,ba->ibj", x, matrix), atol=1e-4)
+
+
+def product(name, shape, rows):
+    """Return the arguments of one of TensorLy's functions, along the first mode by so many rows."""
+    x, a = np.ones(shape, np.float32), np.ones((rows, shape[0]), np.float32)
+    factors = [np.ones((n, rows), np.float32) for n in shape]
+    return {
+        "mode_dot": (x, a, 0),
+        "multi_mode_dot": (x, [a], [0]),
+        "tensordot": (x, a, ([0], [1])),
+        "unfolding_dot_khatri_rao": (x, (None, factors), 0),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "rows", "served"),
+    [
+        ("mode_dot", (64, 64, 64), 15, False),
+        ("mode_dot", (64, 64, 64), 16, True),
+        ("mode_dot", (64, 4096, 16), 1, True),
+        ("mode_dot", (64, 4096, 15), 1, False),
+        ("multi_mode_dot", (64, 64, 64), 15, False),
+        ("multi_mode_dot", (64, 64, 64), 16, True),
+        ("tensordot", (64, 64, 64), 64, True),
+        ("tensordot", (16, 64, 64), 16, False),
+        ("unfolding_dot_khatri_rao", (64, 64, 64), 15, False),
+        ("unfolding_dot_khatri_rao", (64, 64, 64), 16, True),
+        ("unfolding_dot_khatri_rao", (64, 64, 8, 8), 3, False),
+        ("unfolding_dot_khatri_rao", (64, 64, 8, 8), 4, True),
+    ],
+)
+def test_what_is_too_small_to_gain_is_tensorlys(name, shape, rows, served, monkeypatch):
+    asked = []
+    own = algebra.operands
+    monkeypatch.setattr(algebra, "operands", lambda *given: asked.append(1) or own(*given))
+    with backend.active():
+        getattr(tenalg, name)(*product(name, shape, rows))
+    assert bool(asked) == served

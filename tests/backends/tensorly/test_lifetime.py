@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import sys
 import threading
 import tracemalloc
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from tensorfast.cp.plan import Machine
+
 from .common import LIBRARIES, arrays_of, core, in_threads, outcome, tl
 from .test_sharing import SIZES, Sweep, assert_mttkrp
 
 import tensorfast.backends.tensorly as backend  # isort: skip
+from tensorfast.backends.tensorly import sharing  # isort: skip
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -260,6 +264,50 @@ def test_every_mttkrp_of_a_fit(library, sizes, monkeypatch):
         # The next begins in the place of the last.
         s.x *= 2
         fit(s.x, s.factors, sweeps=2)
+
+
+class Interrupted:
+    """Ctrl-C at one of the lines of a module, by their number."""
+
+    def __init__(self, module, at):
+        self.file, self.left = module.__file__, at
+
+    def __enter__(self):
+        self.before = sys.gettrace()
+        sys.settrace(self.trace)
+
+    def __exit__(self, *_):
+        sys.settrace(self.before)
+
+    def trace(self, frame, event, arg):
+        self.left -= event == "line"
+        if event == "line" and self.left == 0:
+            raise KeyboardInterrupt
+        return self.trace if frame.f_code.co_filename == self.file else None
+
+
+@pytest.mark.parametrize("changed", [0, 3])
+@pytest.mark.parametrize("steps", [4, 5])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_an_interrupt_at_any_line_and_a_loop_that_goes_on(library, steps, changed, monkeypatch):
+    """Whoever catches it may change any factor, ask again and go on."""
+    monkeypatch.setattr("tensorfast.backends.tensorly.algebra.SMALL", 0)
+    monkeypatch.setattr(sharing, "CPU", Machine(call=0))
+    before = backend.reused()
+    with arrays_of(library), backend.active():
+        for line in itertools.count(1):
+            s = Sweep(library, (2, 3, 4, 5), 3)
+            for _ in range(steps):
+                s.step()
+            with contextlib.suppress(KeyboardInterrupt), Interrupted(sharing, line):
+                s.mttkrp()
+                break
+            mode = (s.mode + changed) % 4
+            s.factors[mode] = s.normal(*s.factors[mode].shape)
+            s.step()
+            s.step()
+    assert line > 20
+    assert backend.reused() - before > line
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -293,6 +293,42 @@ def python(code, **environment):
     return done.stdout
 
 
+@pytest.mark.parametrize("place", ["decomposition.parafac", "tenalg.unfolding_dot_khatri_rao"])
+def test_functions_that_others_have_wrapped_before(place):
+    module, _ = place.split(".")
+    code = f"""
+from functools import partial
+from tensorly import {module}
+{place} = partial({place})
+import tensorfast.backends.tensorly as backend
+backend.set_backend()
+"""
+    python(code)
+
+
+def test_a_function_in_the_place_of_tensorlys_is_no_loop_of_its():
+    """It may do anything to its tensor."""
+    code = """
+import numpy as np
+from tensorly import decomposition, tenalg
+
+def parafac(x, factors):
+    for mode in [0, 1, 2, 3] * 2:
+        found = tenalg.unfolding_dot_khatri_rao(x, (None, factors), mode)
+        expected = tenalg.core_tenalg.unfolding_dot_khatri_rao(x, (None, factors), mode)
+        assert np.allclose(found, expected)
+        factors[mode] = found / np.abs(found).max()
+        x *= -1.5
+
+decomposition.parafac = parafac
+import tensorfast.backends.tensorly as backend
+rng = np.random.default_rng(0)
+with backend.active():
+    parafac(rng.random((20, 20, 20, 20)), [rng.random((20, 32)) for _ in range(4)])
+"""
+    python(code)
+
+
 def test_tensorly_is_imported_by_no_other_module_and_missed_by_name():
     code = """
 import sys, tensorfast, tensorfast.backends
