@@ -1,0 +1,205 @@
+"""Layers of a network decomposed: convolutions by Tucker-2 and CP, linear layers by an SVD."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import _check
+from ..precision import compute_dtype, matmul_precision
+from . import kernels
+from .layers import CONVOLUTIONS, Convolution, assemble
+from .ranks import suggest_rank
+
+__all__ = ["decompose_conv", "decompose_linear"]
+
+METHODS = ("tucker2", "cp")
+
+
+def decompose_conv(
+    conv: Convolution, rank: Any = None, *, method: str = "tucker2", **options: Any
+) -> nn.Sequential:
+    r"""Replace a convolution by several smaller ones whose kernels make up a decomposition of its.
+
+    Tucker-2, ``W[o, i, h, w] ~ sum_ab U[o, a] G[a, b, h, w] V[i, b]``: a 1 x 1 convolution to
+    ``rank_in`` channels, one with the taps of ``conv`` to ``rank_out`` channels, a 1 x 1
+    convolution. CP, ``sum_r U[o, r] V[i, r] A[h, r] B[w, r]``: a 1 x 1 convolution to R channels,
+    one along each spatial axis, channel by channel, and a 1 x 1 convolution.
+
+    Parameters
+    ----------
+    conv : nn.Conv1d, nn.Conv2d or nn.Conv3d
+        Any stride, padding, padding mode, dilation, groups and bias. Not modified.
+    rank : int or (int, int), optional
+        R for CP; ``(rank_out, rank_in)``, or one for both, for Tucker-2. Of each group, at most its
+        channels. What `suggest_rank` finds if not given, for CP the larger of the two.
+    method : {"tucker2", "cp"}
+    **options
+        Go to `tensorfast.hooi` or `tensorfast.cp_als`: ``seed``, ``n_iter_max``, ``tol`` and more.
+
+    Returns
+    -------
+    nn.Sequential
+        ``reduce``, then ``core`` or ``axis0``, ``axis1``, ..., then ``expand``, which has the bias;
+        without those that would do nothing: of a channel mode with full rank, of an axis with one
+        tap. With parameters of its own, of the type and on the device of ``conv``'s, in its mode
+        (training or not), trained if ``conv``'s are.
+
+    Raises
+    ------
+    TypeError
+        If ``conv`` is none of these layers: transposed convolutions, and lazy ones before their
+        first call, are not.
+    ValueError
+        If the rank, the method or an option does not fit, or the weight is not finite.
+
+    Notes
+    -----
+    At full rank it is the convolution itself, up to rounding: for Tucker-2 from ``(out_channels /
+    groups, in_channels / groups)``, for CP from the product of all sizes of the kernel but the
+    longest. A kernel with one tap is a matrix, and both methods give its truncated SVD.
+
+    Multiply-adds for a position: ``O I K`` of the dense layer, ``I b + a b K + O a`` of Tucker-2,
+    ``R (I + sum of K_n + O)`` of CP. Fewer do not make a layer faster by themselves: measure, as
+    `compress` does. CP of a kernel often has no best approximation; `cp_als` then tells of a
+    degenerate fit, and ``l2_reg`` bounds it.
+
+    References
+    ----------
+    Kim, Park, Yoo, Choi, Yang and Shin, arXiv:1511.06530 (Tucker-2); Lebedev, Ganin, Rakhuba,
+    Oseledets and Lempitsky, arXiv:1412.6553 (CP).
+
+    Examples
+    --------
+    >>> import torch
+    >>> conv = torch.nn.Conv2d(16, 32, 3, stride=2, padding=1)
+    >>> small = decompose_conv(conv, (8, 4))
+    >>> [tuple(layer.weight.shape) for layer in small]
+    [(4, 16, 1, 1), (8, 4, 3, 3), (32, 8, 1, 1)]
+    >>> small(torch.zeros(1, 16, 9, 9)).shape
+    torch.Size([1, 32, 5, 5])
+    """
+    op = "decompose_conv"
+    weight = _weight(op, "conv", conv, CONVOLUTIONS)
+    if method not in METHODS:
+        raise ValueError(f"{op}: method is {method!r}; expected one of {', '.join(METHODS)}")
+    kernel = weight.unflatten(0, (conv.groups, -1))
+    channels = int(kernel.shape[1]), int(kernel.shape[2])
+    suggested = suggest_rank(kernel.movedim(0, 2).flatten(2)) if rank is None else rank
+    pair = _pair(op, suggested, channels, method)
+    with torch.no_grad(), matmul_precision("ieee", weight.device):
+        if all(size == 1 for size in kernel.shape[3:]):
+            stages = kernels.pointwise(kernel, min(pair))
+        elif method == "tucker2":
+            stages = kernels.tucker2(kernel, pair, **options)
+        else:
+            stages = kernels.cp(kernel, pair[0], conv.stride, **options)
+    return assemble(conv, stages)
+
+
+def decompose_linear(linear: nn.Linear, rank: int | None = None) -> nn.Sequential:
+    r"""Replace a linear layer by two, ``W = U S V^T`` cut at a rank, the root of S in each.
+
+    Parameters
+    ----------
+    linear : nn.Linear
+        Not modified.
+    rank : int, optional
+        At most ``min(in_features, out_features)``; what `suggest_rank` finds if not given.
+
+    Returns
+    -------
+    nn.Sequential
+        ``reduce`` without a bias, and ``expand`` with that of ``linear``; of its type, on its
+        device, in its mode (training or not), trained if it is.
+
+    Raises
+    ------
+    TypeError
+        If ``linear`` is no `nn.Linear`, or a lazy one before its first call.
+    ValueError
+        If the rank does not fit, or the weight is not finite.
+
+    Notes
+    -----
+    The best approximation of that rank (Eckart and Young). Fewer parameters below ``out in / (out +
+    in)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> small = decompose_linear(torch.nn.Linear(100, 40), 8)
+    >>> [tuple(layer.weight.shape) for layer in small]
+    [(8, 100), (40, 8)]
+    """
+    op = "decompose_linear"
+    weight = _weight(op, "linear", linear, (nn.Linear,))
+    wanted = suggest_rank(weight) if rank is None else rank
+    (rank,) = _ranks(op, [wanted], [min(weight.shape)])
+    with torch.no_grad(), matmul_precision("ieee", weight.device):
+        stages = kernels.pointwise(weight[None], rank)
+    reduce, expand = (
+        nn.utils.skip_init(
+            nn.Linear,
+            stage.weight.shape[1],
+            stage.weight.shape[0],
+            bias=stage.name == "expand" and linear.bias is not None,
+            device=weight.device,
+            dtype=linear.weight.dtype,
+        )
+        for stage in stages
+    )
+    with torch.no_grad():
+        for module, stage in zip((reduce, expand), stages, strict=True):
+            module.weight.copy_(stage.weight)
+            module.weight.requires_grad_(linear.weight.requires_grad)
+        if linear.bias is not None:
+            expand.bias.copy_(linear.bias)
+            expand.bias.requires_grad_(linear.bias.requires_grad)
+    pair = nn.Sequential()
+    pair.add_module("reduce", reduce)
+    pair.add_module("expand", expand)
+    return pair.train(linear.training)
+
+
+def _weight(op: str, name: str, layer: Any, kinds: tuple[type[Any], ...]) -> Tensor:
+    """Return the weight in the computing type, of a layer that can be decomposed."""
+    wanted = " or ".join(f"nn.{kind.__name__}" for kind in kinds)
+    if not isinstance(layer, kinds):
+        raise TypeError(f"{op}: {name} is {type(layer).__name__}; expected {wanted}")
+    if isinstance(layer.weight, nn.parameter.UninitializedParameter):
+        raise TypeError(
+            f"{op}: {name} is a lazy layer without a weight; call it once with an input first"
+        )
+    weight: Tensor = layer.weight.detach()
+    _check.storage(op, "weight", weight.dtype)
+    _check.nonempty(op, weight, "weight")
+    _check.finite(op, weight, "weight", remedy="train or load it anew")
+    return weight.to(compute_dtype(weight.dtype))
+
+
+def _pair(op: str, rank: Any, channels: tuple[int, int], method: str) -> tuple[int, int]:
+    """Return ``(rank_out, rank_in)``; of CP the rank, twice."""
+    given = list(rank) if isinstance(rank, (tuple, list)) else [rank]
+    if method == "cp":
+        # Of a suggestion for Tucker-2.
+        given = [max(given)] if len(given) == 2 else given
+        (only,) = _ranks(op, given, [None])
+        return only, only
+    if len(given) == 1:
+        (one,) = _ranks(op, given, [max(channels)])
+        return min(one, channels[0]), min(one, channels[1])
+    first, second = _ranks(op, given, channels)
+    return first, second
+
+
+def _ranks(op: str, given: Any, most: Any) -> list[int]:
+    if len(given) != len(most):
+        raise ValueError(f"{op}: rank is {tuple(given)}; expected {len(most)} of them, or one")
+    found = [_check.whole_number(op, "rank", value, 1) for value in given]
+    for value, limit in zip(found, most, strict=True):
+        if limit is not None and value > limit:
+            raise ValueError(f"{op}: rank is {value}; expected at most {limit}")
+    return found
