@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from .. import _check
 from ..precision import compute_dtype, matmul_precision
-from . import kernels
-from .layers import CONVOLUTIONS, Convolution, assemble
+from . import aware, kernels
+from .layers import CONVOLUTIONS, Convolution, Stage, assemble
 from .ranks import suggest_rank
 
 __all__ = ["decompose_conv", "decompose_linear"]
@@ -19,7 +19,12 @@ METHODS = ("tucker2", "cp")
 
 
 def decompose_conv(
-    conv: Convolution, rank: Any = None, *, method: str = "tucker2", **options: Any
+    conv: Convolution,
+    rank: Any = None,
+    *,
+    method: str = "tucker2",
+    inputs: Any = None,
+    **options: Any,
 ) -> nn.Sequential:
     r"""Replace a convolution by several smaller ones whose kernels make up a decomposition of its.
 
@@ -36,6 +41,10 @@ def decompose_conv(
         R for CP; ``(rank_out, rank_in)``, or one for both, for Tucker-2. Of each group, at most its
         channels. What `suggest_rank` finds if not given, for CP the larger of the two.
     method : {"tucker2", "cp"}
+    inputs : Tensor or iterable of Tensor, optional
+        What the layer is given, ``(samples, in_channels, ...)``, in one or several batches: the
+        error of the output on these is minimised, in place of that of the weight. A few hundred
+        positions for each of ``rank_in`` times the taps are enough.
     **options
         Go to `tensorfast.hooi` or `tensorfast.cp_als`: ``seed``, ``n_iter_max``, ``tol`` and more.
 
@@ -60,6 +69,10 @@ def decompose_conv(
     At full rank it is the convolution itself, up to rounding: for Tucker-2 from ``(out_channels /
     groups, in_channels / groups)``, for CP from the product of all sizes of the kernel but the
     longest. A kernel with one tap is a matrix, and both methods give its truncated SVD.
+
+    With ``inputs`` the input channels are whitened before the kernel is decomposed, and what comes
+    after the first convolution (for CP, the last one) is the regression of the layer's output on
+    what goes into it, in closed form, the bias included.
 
     Multiply-adds for a position: ``O I K`` of the dense layer, ``I b + a b K + O a`` of Tucker-2,
     ``R (I + sum of K_n + O)`` of CP. Fewer do not make a layer faster by themselves: measure, as
@@ -90,13 +103,10 @@ def decompose_conv(
     suggested = suggest_rank(kernel.movedim(0, 2).flatten(2)) if rank is None else rank
     pair = _pair(op, suggested, channels, method)
     with torch.no_grad(), matmul_precision("ieee", weight.device):
-        if all(size == 1 for size in kernel.shape[3:]):
-            stages = kernels.pointwise(kernel, min(pair))
-        elif method == "tucker2":
-            stages = kernels.tucker2(kernel, pair, **options)
-        else:
-            stages = kernels.cp(kernel, pair[0], conv.stride, **options)
-    return assemble(conv, stages)
+        if inputs is not None:
+            given = _inputs(op, inputs, conv)
+            return assemble(conv, *_aware(conv, kernel, pair, method, given, options))
+        return assemble(conv, _plain(conv, kernel, pair, method, options), conv.bias)
 
 
 def decompose_linear(linear: nn.Linear, rank: int | None = None) -> nn.Sequential:
@@ -162,6 +172,46 @@ def decompose_linear(linear: nn.Linear, rank: int | None = None) -> nn.Sequentia
     pair.add_module("reduce", reduce)
     pair.add_module("expand", expand)
     return pair.train(linear.training)
+
+
+def _plain(
+    conv: Convolution, kernel: Tensor, pair: tuple[int, int], method: str, options: dict[str, Any]
+) -> list[Stage]:
+    if all(size == 1 for size in kernel.shape[3:]):
+        return kernels.pointwise(kernel, min(pair))
+    if method == "tucker2":
+        return kernels.tucker2(kernel, pair, **options)
+    return kernels.cp(kernel, pair[0], conv.stride, **options)
+
+
+def _aware(
+    conv: Convolution,
+    kernel: Tensor,
+    pair: tuple[int, int],
+    method: str,
+    inputs: list[Tensor],
+    options: dict[str, Any],
+) -> aware.Fit:
+    if all(size == 1 for size in kernel.shape[3:]):
+        return aware.pointwise(conv, kernel, min(pair), inputs)
+    if method == "tucker2":
+        return aware.tucker2(conv, kernel, pair, inputs, **options)
+    return aware.cp(conv, kernel, pair[0], inputs, **options)
+
+
+def _inputs(op: str, inputs: Any, conv: Convolution) -> list[Tensor]:
+    given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    for x in given:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{op}: inputs holds {type(x).__name__}; expected tensors")
+        if x.ndim != len(conv.kernel_size) + 2 or x.shape[1] != conv.in_channels:
+            raise ValueError(
+                f"{op}: inputs has shape {tuple(x.shape)}; expected {len(conv.kernel_size) + 2} "
+                f"modes, samples first, and then {conv.in_channels} channels"
+            )
+        _check.one_device(op, {"weight": conv.weight, "inputs": x})
+        _check.finite(op, x, "inputs")
+    return given
 
 
 def _weight(op: str, name: str, layer: Any, kinds: tuple[type[Any], ...]) -> Tensor:

@@ -19,7 +19,7 @@ from ..svd import truncated_svd
 from ..tucker import hooi
 from .layers import Stage
 
-__all__ = ["cp", "exact_cp_rank", "pointwise", "tucker2"]
+__all__ = ["cp", "exact_cp_rank", "pointwise", "tucker2", "with_taps"]
 
 
 def tucker2(kernel: Tensor, ranks: tuple[int, int], **options: Any) -> list[Stage]:
@@ -39,10 +39,10 @@ def tucker2(kernel: Tensor, ranks: tuple[int, int], **options: Any) -> list[Stag
     left, right = (torch.stack([f[n] for f in found]) for n in (1, 2))
     stages = []
     if second < inputs:
-        stages.append(Stage("reduce", _taps(right.mT.flatten(0, 1), len(taps)), groups))
+        stages.append(Stage("reduce", with_taps(right.mT.flatten(0, 1), len(taps)), groups))
     stages.append(Stage("core", core.flatten(0, 1), groups))
     if first < outputs:
-        stages.append(Stage("expand", _taps(left.flatten(0, 1), len(taps)), groups))
+        stages.append(Stage("expand", with_taps(left.flatten(0, 1), len(taps)), groups))
     return stages
 
 
@@ -74,12 +74,12 @@ def cp(kernel: Tensor, rank: int, strides: Sequence[int], **options: Any) -> lis
     out, *others = (torch.stack(factors) for factors in zip(*found, strict=True))
     stages = []
     if inputs > 1:
-        stages.append(Stage("reduce", _taps(others.pop(0).mT.flatten(0, 1), dimension), groups))
+        stages.append(Stage("reduce", with_taps(others.pop(0).mT.flatten(0, 1), dimension), groups))
     for n, factor in zip(axes, others, strict=True):
         shape = [groups * factor.shape[2], 1, *(taps[n] if m == n else 1 for m in range(dimension))]
         each = groups if not stages else shape[0]
         stages.append(Stage(f"axis{n}", factor.mT.reshape(shape), each))
-    stages.append(Stage("expand", _taps(out.flatten(0, 1), dimension), groups))
+    stages.append(Stage("expand", with_taps(out.flatten(0, 1), dimension), groups))
     return stages
 
 
@@ -117,11 +117,11 @@ def pointwise(kernel: Tensor, rank: int) -> list[Stage]:
     expand = torch.stack([u * s.sqrt() for u, s, _ in found])
     reduce = torch.stack([s.sqrt()[:, None] * v for _, s, v in found])
     return [
-        Stage("reduce", _taps(reduce.flatten(0, 1), len(taps)), groups),
-        Stage("expand", _taps(expand.flatten(0, 1), len(taps)), groups),
+        Stage("reduce", with_taps(reduce.flatten(0, 1), len(taps)), groups),
+        Stage("expand", with_taps(expand.flatten(0, 1), len(taps)), groups),
     ]
 
 
-def _taps(matrix: Tensor, dimension: int) -> Tensor:
+def with_taps(matrix: Tensor, dimension: int) -> Tensor:
     """Give a matrix axes of one tap."""
     return matrix[(...,) + (None,) * dimension]

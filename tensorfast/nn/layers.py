@@ -43,14 +43,16 @@ class Stage:
         return tuple(n for n, size in enumerate(self.weight.shape[2:]) if size > 1)
 
 
-def assemble(conv: Convolution, stages: Sequence[Stage]) -> nn.Sequential:
-    """Return the stages as modules, with the geometry and the bias of ``conv``, its type and place.
+def assemble(conv: Convolution, stages: Sequence[Stage], bias: Tensor | None) -> nn.Sequential:
+    """Return the stages as modules, with the geometry of ``conv``, its type and place.
 
     Parameters
     ----------
     conv : nn.Conv1d, nn.Conv2d or nn.Conv3d
     stages : sequence of Stage
         In the order in which they run.
+    bias : Tensor, [out], or None
+        Of the last.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def assemble(conv: Convolution, stages: Sequence[Stage]) -> nn.Sequential:
     for at, stage in enumerate(stages):
         own = [n for n in range(dimension) if homes[n] == at]
         last = at == len(stages) - 1
-        modules[stage.name] = _module(conv, stage, own, conv.bias if last else None)
+        modules[stage.name] = _module(conv, stage, own, bias if last else None)
     return nn.Sequential(modules).train(conv.training)
 
 
@@ -100,6 +102,6 @@ def _module(conv: Convolution, stage: Stage, axes: Sequence[int], bias: Tensor |
         if bias is not None:
             module.bias.copy_(bias)
     module.weight.requires_grad_(conv.weight.requires_grad)
-    if bias is not None:
-        module.bias.requires_grad_(bias.requires_grad)
+    if module.bias is not None and conv.bias is not None:
+        module.bias.requires_grad_(conv.bias.requires_grad)
     return module
