@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..tucker import hooi
 from . import kernels
 from .layers import Convolution, Stage, assemble
 from .moments import Moments, moments_of, roots
 
-__all__ = ["cp", "pointwise", "tucker2"]
+__all__ = ["cp", "linear", "pointwise", "tucker2"]
 
 Fit = tuple[list[Stage], Tensor | None]
 
@@ -93,6 +93,21 @@ def pointwise(conv: Convolution, kernel: Tensor, rank: int, inputs: Sequence[Ten
         for name, each in (("reduce", right), ("expand", left))
     ]
     return stages, _bias(conv, found, left @ right)
+
+
+def linear(layer: nn.Linear, rank: int, inputs: Iterable[Tensor]) -> Fit:
+    """Two linear layers: the regression of the output on the input."""
+
+    def flat(a: Tensor) -> Tensor:
+        return a.reshape(-1, a.shape[-1])
+
+    pairs = ((flat(x), flat(layer(x))) for x in inputs)
+    found = moments_of(pairs, 1, layer.bias is not None)
+    left, right = found.reduced(rank)
+    dtype = layer.weight.dtype
+    stages = [Stage("reduce", right[0].to(dtype), 1), Stage("expand", left[0].to(dtype), 1)]
+    bias = None if layer.bias is None else found.shift(left @ right)[0].to(dtype)
+    return stages, bias
 
 
 def _whitening(

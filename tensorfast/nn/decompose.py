@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import _check
 from ..precision import compute_dtype, matmul_precision
 from . import aware, kernels
-from .layers import CONVOLUTIONS, Convolution, Stage, assemble
+from .layers import CONVOLUTIONS, Convolution, Stage, assemble, assemble_linear
 from .ranks import suggest_rank
 
 __all__ = ["decompose_conv", "decompose_linear"]
@@ -104,12 +104,14 @@ def decompose_conv(
     pair = _pair(op, suggested, channels, method)
     with torch.no_grad(), matmul_precision("ieee", weight.device):
         if inputs is not None:
-            given = _inputs(op, inputs, conv)
+            given = _inputs(op, inputs, conv, conv.in_channels, 1, conv.weight.ndim)
             return assemble(conv, *_aware(conv, kernel, pair, method, given, options))
         return assemble(conv, _plain(conv, kernel, pair, method, options), conv.bias)
 
 
-def decompose_linear(linear: nn.Linear, rank: int | None = None) -> nn.Sequential:
+def decompose_linear(
+    linear: nn.Linear, rank: int | None = None, *, inputs: Any = None
+) -> nn.Sequential:
     r"""Replace a linear layer by two, ``W = U S V^T`` cut at a rank, the root of S in each.
 
     Parameters
@@ -118,6 +120,9 @@ def decompose_linear(linear: nn.Linear, rank: int | None = None) -> nn.Sequentia
         Not modified.
     rank : int, optional
         At most ``min(in_features, out_features)``; what `suggest_rank` finds if not given.
+    inputs : Tensor or iterable of Tensor, optional
+        What the layer is given, ``(..., in_features)``: the error of the output on these is
+        minimised, in place of that of the weight.
 
     Returns
     -------
@@ -148,30 +153,14 @@ def decompose_linear(linear: nn.Linear, rank: int | None = None) -> nn.Sequentia
     weight = _weight(op, "linear", linear, (nn.Linear,))
     wanted = suggest_rank(weight) if rank is None else rank
     (rank,) = _ranks(op, [wanted], [min(weight.shape)])
+    bias: Tensor | None = linear.bias
     with torch.no_grad(), matmul_precision("ieee", weight.device):
-        stages = kernels.pointwise(weight[None], rank)
-    reduce, expand = (
-        nn.utils.skip_init(
-            nn.Linear,
-            stage.weight.shape[1],
-            stage.weight.shape[0],
-            bias=stage.name == "expand" and linear.bias is not None,
-            device=weight.device,
-            dtype=linear.weight.dtype,
-        )
-        for stage in stages
-    )
-    with torch.no_grad():
-        for module, stage in zip((reduce, expand), stages, strict=True):
-            module.weight.copy_(stage.weight)
-            module.weight.requires_grad_(linear.weight.requires_grad)
-        if linear.bias is not None:
-            expand.bias.copy_(linear.bias)
-            expand.bias.requires_grad_(linear.bias.requires_grad)
-    pair = nn.Sequential()
-    pair.add_module("reduce", reduce)
-    pair.add_module("expand", expand)
-    return pair.train(linear.training)
+        if inputs is None:
+            stages = kernels.pointwise(weight[None], rank)
+        else:
+            given = _inputs(op, inputs, linear, linear.in_features, -1)
+            stages, bias = aware.linear(linear, rank, given)
+    return assemble_linear(linear, stages, bias)
 
 
 def _plain(
@@ -199,17 +188,21 @@ def _aware(
     return aware.cp(conv, kernel, pair[0], inputs, **options)
 
 
-def _inputs(op: str, inputs: Any, conv: Convolution) -> list[Tensor]:
+def _inputs(
+    op: str, inputs: Any, layer: Any, channels: int, mode: int, modes: int | None = None
+) -> list[Tensor]:
+    """Return what a layer is given, as a list of tensors with so many channels in a mode."""
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     for x in given:
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}: inputs holds {type(x).__name__}; expected tensors")
-        if x.ndim != len(conv.kernel_size) + 2 or x.shape[1] != conv.in_channels:
+        if x.ndim < 2 or modes not in (None, x.ndim) or x.shape[mode] != channels:
+            wanted = "two modes or more" if modes is None else f"{modes} modes"
             raise ValueError(
-                f"{op}: inputs has shape {tuple(x.shape)}; expected {len(conv.kernel_size) + 2} "
-                f"modes, samples first, and then {conv.in_channels} channels"
+                f"{op}: inputs has shape {tuple(x.shape)}; expected {wanted}, and {channels} in "
+                f"mode {mode}"
             )
-        _check.one_device(op, {"weight": conv.weight, "inputs": x})
+        _check.one_device(op, {"weight": layer.weight, "inputs": x})
         _check.finite(op, x, "inputs")
     return given
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CONVOLUTIONS", "Convolution", "Stage", "assemble"]
+__all__ = ["CONVOLUTIONS", "Convolution", "Stage", "assemble", "assemble_linear", "composed"]
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -68,6 +69,31 @@ def assemble(conv: Convolution, stages: Sequence[Stage], bias: Tensor | None) ->
     return nn.Sequential(modules).train(conv.training)
 
 
+def assemble_linear(
+    linear: nn.Linear, stages: Sequence[Stage], bias: Tensor | None
+) -> nn.Sequential:
+    """Return the stages as linear layers, of the type of ``linear`` and in its place."""
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for stage in stages:
+        own = bias if stage is stages[-1] else None
+        outputs, inputs = stage.weight.shape[:2]
+        kind = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        module = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=own is not None, **kind)
+        modules[stage.name] = _filled(module, stage.weight, own, linear)
+    return nn.Sequential(modules).train(linear.training)
+
+
+def _filled(module: Any, weight: Tensor, bias: Tensor | None, like: Any) -> nn.Module:
+    """Give a module its weight and bias, trained if those of ``like`` are."""
+    with torch.no_grad():
+        module.weight.copy_(weight)
+        module.weight.requires_grad_(like.weight.requires_grad)
+        if bias is not None:
+            module.bias.copy_(bias)
+            module.bias.requires_grad_(like.bias.requires_grad)
+    return module
+
+
 def _homes(stages: Sequence[Stage], dimension: int) -> list[int]:
     """Return for each axis which stage has its stride and padding."""
     spatial = next((at for at, stage in enumerate(stages) if stage.axes), 0)
@@ -97,11 +123,34 @@ def _module(conv: Convolution, stage: Stage, axes: Sequence[int], bias: Tensor |
         device=conv.weight.device,
         dtype=conv.weight.dtype,
     )
-    with torch.no_grad():
-        module.weight.copy_(stage.weight)
-        if bias is not None:
-            module.bias.copy_(bias)
-    module.weight.requires_grad_(conv.weight.requires_grad)
-    if module.bias is not None and conv.bias is not None:
-        module.bias.requires_grad_(conv.bias.requires_grad)
-    return module
+    return _filled(module, stage.weight, bias, conv)
+
+
+def composed(layer: nn.Module) -> Tensor:
+    """Return the weight of a layer, or that which a sequence of them makes up, in float64.
+
+    ``[out, in / groups, *taps]``, with the groups of the layer with the fewest; stages have
+    different spatial axes, as those of a decomposition do.
+    """
+    stages = [m for m in layer.modules() if isinstance(m, (*CONVOLUTIONS, nn.Linear))]
+    groups = min(getattr(stage, "groups", 1) for stage in stages)
+    total = _dense(stages[0], groups)
+    for stage in stages[1:]:
+        # Axes that both have, of which one has one tap.
+        total = torch.einsum("goc...,gci...->goi...", _dense(stage, groups), total)
+    return total.flatten(0, 1)
+
+
+def _dense(stage: nn.Module, groups: int) -> Tensor:
+    """Return the weight ``[groups, out, in, *taps]`` of a layer with more groups than that."""
+    weight: Any = stage.weight
+    own: Tensor = weight.detach().to(torch.float64).unflatten(0, (groups, -1))
+    parts = int(getattr(stage, "groups", 1)) // groups
+    if parts == 1:
+        return own
+    each = own.unflatten(1, (parts, -1))
+    outputs, inputs = each.shape[2:4]
+    full = own.new_zeros(groups, parts, outputs, parts, inputs, *own.shape[3:])
+    at = torch.arange(parts)
+    full[:, at, :, at] = each.movedim(1, 0)
+    return full.flatten(3, 4).flatten(1, 2)
