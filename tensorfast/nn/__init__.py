@@ -1,7 +1,8 @@
 """What decompositions do for neural networks."""
 
 from .batchnorm import fold_batchnorm, recalibrate_batchnorm
-from .compress import Choice, Compressed, compress
+from .compression import Choice, Compressed, compress
+from .correction import match_outputs
 from .decompose import decompose_conv, decompose_linear
 from .ranks import suggest_rank
 from .report import LayerReport, NetworkReport, Range, conv_report
@@ -25,6 +26,7 @@ __all__ = [
     "decompose_linear",
     "effective_rank",
     "fold_batchnorm",
+    "match_outputs",
     "recalibrate_batchnorm",
     "spectral_uniformity_loss",
     "spectrum",
