@@ -70,7 +70,15 @@ MAY_IMPORT = {
         "tensorfast.kernels.devices",
     ),
     "tensorfast.tucker": (*ENGINE, "tensorfast.ahead", "tensorfast.svd", "tensorfast._dispatch"),
-    "tensorfast.nn": (*LEAVES, "tensorfast.ops"),
+    "tensorfast.nn": (
+        *LEAVES,
+        "tensorfast.ops",
+        "tensorfast.cp",
+        "tensorfast.tucker",
+        "tensorfast.svd",
+        "scipy",
+        "matplotlib",
+    ),
     # Of the kernels, their words for GPUs.
     "tensorfast.cuda": (
         *LEAVES,
