@@ -81,7 +81,15 @@ MAY_IMPORT = {
         "tensorfast.cuda",
         "tensorfast.kernels.devices",
     ),
-    "tensorfast.nn": (*LEAVES, "tensorfast.ops"),
+    "tensorfast.nn": (
+        *LEAVES,
+        "tensorfast.ops",
+        "tensorfast.cp",
+        "tensorfast.tucker",
+        "tensorfast.svd",
+        "scipy",
+        "matplotlib",
+    ),
     # Of the kernels, their words for GPUs.
     "tensorfast.cuda": (
         *LEAVES,

@@ -1,0 +1,1 @@
+"""Kernels and networks of convolutions, decomposed: edge filters, trained networks, digits."""
