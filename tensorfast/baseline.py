@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .blocks import SLAB, boxes, by_stride, cut, grain, rows_in
-from .matmul import BLOCK, SHORT, TINY, by_columns, product, products, wants_columns
+from .matmul import BLOCK, NARROW, SHORT, TINY, by_columns, product, products, wants_columns
 from .precision import common_dtype, compute_dtype, in_precision_of, solve_dtype
 
 __all__ = [
@@ -265,7 +265,7 @@ def _ttm_ready(x: Tensor, a: Tensor, mode: int) -> Tensor:
         return product(x.view(left, size), a.t()).view(shape)
     if left == 1:
         return product(a, x.view(size, right)).view(shape)
-    if size * right <= TINY and not x.is_cuda:
+    if (size * right <= TINY or right < NARROW <= len(a)) and not x.is_cuda:
         flat, out = x.view(left, size, right), x.new_empty(len(a), left * right)
         for lo, hi in ranges(left, size * right, BLOCK):
             rows = flat[lo:hi].transpose(0, 1).reshape(size, (hi - lo) * right)

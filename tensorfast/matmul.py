@@ -16,6 +16,7 @@ from torch import Tensor
 __all__ = [
     "BLOCK",
     "LONG",
+    "NARROW",
     "SHORT",
     "TINY",
     "by_columns",
@@ -54,7 +55,8 @@ LONG_INNER = 1 << 18
 
 #: Columns below which MKL wants its narrow operand stored by columns. Float32, (40000 x 200) @ (200
 #: x R): R = 3 in 0.9 ms by columns and 3.6 by rows, R = 8 in 2.3 and 4.3, from R = 16 on no
-#: difference; a transposed left operand is best transposed as a whole.
+#: difference; a transposed left operand is best transposed as a whole. Batches of such operands
+#: are copied and made one: 40 rows times 200 of 200 x 8 in 0.28 ms instead of 1.3.
 NARROW = 16
 
 #: Elements of the wide operand from which that pays for the calls it takes.

@@ -66,7 +66,7 @@ def multi_mode_dot(
     work = [pair for position, pair in enumerate(pairs) if position != skip]
     # Modes that are given twice, or from the end, mean what TensorLy makes of them.
     served = bool(work) and _ascend([mode for mode, _ in work], tensor.ndim)
-    served = served and not _small(tensor, min(_columns_of(a, tensor, mode) for mode, a in work))
+    served = served and not _small(tensor, _columns_of_first(work, tensor))
     given = operands(tensor, *(matrix for _, matrix in work)) if served else None
     if given is None:
         return core.multi_mode_dot(tensor, matrix_or_vec_list, modes, skip, transpose)
@@ -91,6 +91,12 @@ def _small(tensor: Any, columns: float) -> bool:
 def _columns_of(array: Any, tensor: Any, mode: int) -> float:
     """Return how many vectors there are in what a mode is multiplied by."""
     return math.prod(getattr(array, "shape", ())) / max(1, tensor.shape[mode])
+
+
+def _columns_of_first(work: Sequence[tuple[int, Any]], tensor: Any) -> float:
+    """Return the same of the product that leaves least, which goes first."""
+    columns = [(_columns_of(a, tensor, mode), max(1, tensor.shape[mode])) for mode, a in work]
+    return min(columns, key=lambda pair: pair[0] / pair[1])[0]
 
 
 def _has(tensor: Any, mode: Any) -> bool:
